@@ -1,0 +1,175 @@
+"""The program: an append-only graph of operations over named inputs. Knows neither torch nor numpy.
+
+A node is an operation name with arguments; an argument may be a `Ref` to an output of an earlier node. Node ids are
+chosen by the client and only grow. Two kinds of node have no operation of their own: inputs (`grid::asset`,
+`grid::constant`), whose arguments name published data or a constant by its digest.
+
+The **lineage hash** of a node is the Merkle hash of its operation, its arguments and the hashes of its inputs, so
+the same computation has the same hash in any session, whatever its node ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from gridclient.wire.errors import InvalidInputError
+
+ASSET = "grid::asset"
+CONSTANT = "grid::constant"
+
+_REF, _DTYPE = 1, 2
+_REF_BYTES = struct.Struct("<IB")
+
+
+class Ref(msgspec.Struct, frozen=True, order=True):
+    """Output number `output` of node `node`."""
+
+    node: int
+    output: int = 0
+
+
+class Dtype(msgspec.Struct, frozen=True):
+    """A dtype by its torch name without the prefix: "float32"."""
+
+    name: str
+
+
+class Node(msgspec.Struct, array_like=True, frozen=True):
+    """One operation. `args` and `kwargs` hold None, bool, int, float, str, `Ref`, `Dtype` and lists of these."""
+
+    id: int
+    op: str
+    args: list[Any]
+    kwargs: dict[str, Any] = {}
+    outputs: int = 1
+    line: str = ""  # where the user wrote it: "notebook.py:12"; not part of the lineage
+
+
+class Program(msgspec.Struct, array_like=True, frozen=True):
+    """Nodes in order of their ids, and the references that are its results."""
+
+    nodes: list[Node]
+    results: list[Ref]
+
+
+def asset(node: int, dataset: str, version: int, part: str = "values") -> Node:
+    """The input for a published dataset. `part` is "values" (private) or "mock" (public)."""
+    return Node(node, ASSET, [dataset, version, part])
+
+
+def constant(node: int, digest: str) -> Node:
+    """The input for a constant, by the sha256 of dtype, shape and bytes (`tensor_digest`)."""
+    return Node(node, CONSTANT, [digest])
+
+
+def tensor_digest(dtype: str, shape: Iterable[int], data: bytes | memoryview) -> str:
+    """sha256 hex of a constant: of `dtype`, `shape` and its little-endian bytes."""
+    head = msgspec.msgpack.encode([dtype, list(shape)])
+    digest = hashlib.sha256(head)
+    digest.update(data)
+    return digest.hexdigest()
+
+
+def ext_hook(code: int, data: memoryview) -> Any:
+    """Decoder's hook for the two extensions of a program: 1 is a `Ref`, 2 a `Dtype`."""
+    if code == _REF and len(data) == _REF_BYTES.size:
+        return Ref(*_REF_BYTES.unpack(data))
+    if code == _DTYPE and len(data) <= 32:
+        return Dtype(bytes(data).decode("ascii", "replace"))
+    raise InvalidInputError(f"Extension {code} with {len(data)} bytes is not part of a program.")
+
+
+def _pack(value: Any) -> Any:
+    """Replace references and dtypes by their MessagePack extensions (structs would be encoded as maps)."""
+    if isinstance(value, Ref):
+        return msgspec.msgpack.Ext(_REF, _REF_BYTES.pack(value.node, value.output))
+    if isinstance(value, Dtype):
+        return msgspec.msgpack.Ext(_DTYPE, value.name.encode())
+    if isinstance(value, (list, tuple)):
+        return [_pack(item) for item in value]
+    return value
+
+
+def packed(node: Node) -> Node:
+    """The node as it travels: references and dtypes as extensions."""
+    return Node(
+        node.id, node.op, _pack(node.args), {k: _pack(v) for k, v in node.kwargs.items()}, node.outputs, node.line
+    )
+
+
+def refs(node: Node) -> Iterator[Ref]:
+    """All references among a node's arguments."""
+
+    def walk(value: Any) -> Iterator[Ref]:
+        if isinstance(value, Ref):
+            yield value
+        elif isinstance(value, list):
+            for item in value:
+                yield from walk(item)
+
+    for value in (*node.args, *node.kwargs.values()):
+        yield from walk(value)
+
+
+def lineage_hash(node: Node, hashes: Mapping[int, str]) -> str:
+    """sha256 hex of a node, given the hashes of the nodes that it refers to."""
+
+    def canonical(value: Any) -> Any:
+        if isinstance(value, Ref):
+            return msgspec.msgpack.Ext(_REF, bytes.fromhex(hashes[value.node]) + bytes([value.output]))
+        if isinstance(value, Dtype):
+            return msgspec.msgpack.Ext(_DTYPE, value.name.encode())
+        if isinstance(value, (list, tuple)):
+            return [canonical(item) for item in value]
+        return value
+
+    kwargs = [[name, canonical(node.kwargs[name])] for name in sorted(node.kwargs)]
+    body = msgspec.msgpack.encode(["gridsite/lineage/1", node.op, canonical(node.args), kwargs])
+    return hashlib.sha256(body).hexdigest()
+
+
+def program_hashes(nodes: Iterable[Node]) -> dict[int, str]:
+    """Lineage hash of every node, by node id."""
+    hashes: dict[int, str] = {}
+    for node in nodes:
+        hashes[node.id] = lineage_hash(node, hashes)
+    return hashes
+
+
+def result_hash(results: Iterable[Ref], hashes: Mapping[int, str]) -> str:
+    """sha256 hex that names the results of a program: what a grant or an approval is bound to."""
+    body = msgspec.msgpack.encode([[hashes[ref.node], ref.output] for ref in results])
+    return hashlib.sha256(b"gridsite/results/1" + body).hexdigest()
+
+
+def cut(nodes: Mapping[int, Node], results: Iterable[Ref]) -> Program:
+    """The part of a graph that `results` need, in order."""
+    results = list(results)
+    needed: set[int] = set()
+    todo = [ref.node for ref in results]
+    while todo:
+        number = todo.pop()
+        if number not in needed:
+            needed.add(number)
+            todo.extend(ref.node for ref in refs(nodes[number]))
+    return Program([nodes[number] for number in sorted(needed)], results)
+
+
+def encode_program(program: Program) -> bytes:
+    """Program as MessagePack."""
+    plain = [[packed(node) for node in program.nodes], [[ref.node, ref.output] for ref in program.results]]
+    return msgspec.msgpack.encode(plain)
+
+
+def decode_program(data: bytes | memoryview) -> Program:
+    """Inverse of `encode_program`. Raises InvalidInputError for anything else."""
+    try:
+        nodes, results = msgspec.msgpack.decode(data, type=tuple[list[Node], list[tuple[int, int]]], ext_hook=ext_hook)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidInputError(f"This is not a program: {error}") from error
+    return Program(nodes, [Ref(*pair) for pair in results])

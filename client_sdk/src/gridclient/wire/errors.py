@@ -1,0 +1,131 @@
+"""The one tree of errors, the same classes on both ends of the wire.
+
+    GridError
+    ├── AuthenticationError          who you are could not be established
+    ├── VersionMismatchError         the two ends speak different protocols
+    ├── ConnectionLostError          the peer is not there (any more)
+    ├── NotFoundError                absent, or not for you: the two look alike
+    ├── NotPermittedError            you may see it, but not do this
+    │   ├── GetNotPermittedError     ... take this value (carries `.request(reason=...)` in the SDK)
+    │   └── PublishNotPermittedError ... publish here
+    ├── RequestPendingError          nobody has decided yet
+    ├── RequestDeniedError           decided: no (with the reason)
+    ├── RemoteValueError             a value was asked of a pointer without `.get()`
+    ├── OperationNotAllowedError     not in the table of operations
+    ├── ShapeError                   the operands do not fit together
+    ├── DifferentNodesError          the operands live on two nodes
+    ├── LimitExceededError           a stated cap was reached
+    ├── InvalidInputError            an argument is wrong; says what is allowed
+    ├── ConflictError                the thing changed or exists already
+    └── InternalError                ours, not yours; says nothing about data
+
+Each has a stable `code`; over the wire travel the code, the message and `details` (public values only).
+`status` is the HTTP status, `close` the websocket close code for errors that end a session.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class GridError(Exception):
+    """Base of all errors. `details` holds what a program may want to read, as plain JSON values."""
+
+    code = "error"
+    status = 400
+    close: int | None = None
+
+    def __init__(self, message: str = "", **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+
+class AuthenticationError(GridError):
+    code, status, close = "authentication", 401, 4401
+
+
+class VersionMismatchError(GridError):
+    code, status, close = "version_mismatch", 426, 4426
+
+
+class ConnectionLostError(GridError):
+    code, status = "connection_lost", 503
+
+
+class NotFoundError(GridError):
+    code, status = "not_found", 404
+
+
+class NotPermittedError(GridError):
+    code, status = "not_permitted", 403
+
+
+class GetNotPermittedError(NotPermittedError):
+    """The value may not leave. `details["possible"]` lists, in words, what is possible instead."""
+
+    code = "get_not_permitted"
+
+
+class PublishNotPermittedError(NotPermittedError):
+    code = "publish_not_permitted"
+
+
+class RequestPendingError(GridError):
+    code, status = "request_pending", 409
+
+
+class RequestDeniedError(GridError):
+    code, status = "request_denied", 403
+
+
+class RemoteValueError(GridError, RuntimeError):
+    code = "remote_value"
+
+
+class OperationNotAllowedError(GridError, RuntimeError):
+    """`details["operation"]` is the name of the operation."""
+
+    code = "operation_not_allowed"
+
+
+class ShapeError(GridError, RuntimeError):
+    code = "shape"
+
+
+class DifferentNodesError(GridError):
+    code = "different_nodes"
+
+
+class LimitExceededError(GridError):
+    """`details["limit"]` is the cap that was reached."""
+
+    code, status = "limit_exceeded", 429
+
+
+class InvalidInputError(GridError, ValueError):
+    """`details["problems"]`, where there are several, lists every one of them."""
+
+    code, status = "invalid_input", 400
+
+
+class ConflictError(GridError):
+    code, status = "conflict", 409
+
+
+class InternalError(GridError):
+    code, status = "internal", 500
+
+
+def _tree(root: type[GridError]) -> list[type[GridError]]:
+    return [root, *(found for child in root.__subclasses__() for found in _tree(child))]
+
+
+BY_CODE: dict[str, type[GridError]] = {cls.code: cls for cls in _tree(GridError)}
+
+
+def from_code(code: str, message: str, details: dict[str, Any]) -> GridError:
+    """Rebuild an error that the other end sent; an unknown code becomes a plain `GridError`."""
+    error = BY_CODE.get(code, GridError)(message)
+    error.details = dict(details)
+    return error

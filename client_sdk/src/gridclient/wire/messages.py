@@ -1,0 +1,272 @@
+"""The commands that a batch carries, in both directions. One schema; `docs/reference/wire/` is generated from it.
+
+A batch is MessagePack of `[id, [command, ...]]`; batch ids of one direction only grow. A command is an array whose
+first element is its kind. The node answers commands in order, but a transfer's chunks travel between batches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gridclient.program.graph import Node, Ref, ext_hook, packed
+from gridclient.wire.errors import InvalidInputError
+
+PROTOCOL_VERSION = 1
+INLINE_LIMIT = 64 * 1024
+"""Values up to this many bytes travel inside the batch; longer ones as a transfer of chunks."""
+INLINE_CONSTANT_LIMIT = 4 * 1024
+
+
+class Command(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Base of all commands. On the wire: an array that begins with the kind."""
+
+
+class TensorHeader(Command):
+    """What the bytes are: torch dtype name, shape, number of bytes (little-endian, contiguous)."""
+
+    dtype: str
+    shape: list[int]
+    nbytes: int
+
+
+# --- client to node ---------------------------------------------------------------------------------------------
+
+
+class Hello(Command, tag="hello"):
+    """First command of a connection, within 5 seconds."""
+
+    token: str
+    protocol: int
+    operations: int  # version of the operation set
+    client: str  # "gridclient 0.1.0", for the node's log
+
+
+class Upload(Command, tag="upload"):
+    """Announce a transfer; chunks may follow once the node has answered `Ack(transfer, 0)`.
+
+    `purpose`: "constant" (name = its digest; `header` given), "values" or "mock" (an asset about to be published).
+    """
+
+    transfer: int
+    nbytes: int
+    sha256: str
+    purpose: str
+    name: str = ""
+    header: TensorHeader | None = None
+
+
+class Constant(Command, tag="constant"):
+    """A small constant, inline. The digest is `tensor_digest(dtype, shape, data)`."""
+
+    digest: str
+    header: TensorHeader
+    data: bytes
+
+
+class Run(Command, tag="run"):
+    """Append nodes to the session's program."""
+
+    nodes: list[Node]
+
+
+class Drop(Command, tag="drop"):
+    """The client holds these values no longer; their program rows stay."""
+
+    values: list[Ref]
+
+
+class Get(Command, tag="get"):
+    """Ask for one value, exactly. Answered by `Answer` or `Refused` with the same `ask`."""
+
+    ask: int
+    value: Ref
+
+
+class Request(Command, tag="request"):
+    """Put the program behind `value` into the queue. Answered by `Submitted` or `Refused`."""
+
+    ask: int
+    value: Ref
+    reason: str
+
+
+class Fetch(Command, tag="fetch"):
+    """Fetch the stored answer of an approved request. Answered by `Answer` or `Refused`, as often as asked."""
+
+    ask: int
+    request: str
+
+
+class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A declared column. `kind`: "number", "category", "boolean", "date". Bounds are [low, high] (dates: days since 1970)."""
+
+    name: str
+    kind: str = "number"
+    low: float | None = None
+    high: float | None = None
+    categories: list[str] | None = None
+
+
+class PublishSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an owner declares about a dataset, from domain knowledge; never computed from the data.
+
+    `kind`: "tensor" | "table". `entities`: None (each row is one person), "" (tensor: the upload's `entities`) or a
+    table's column name. `missing`: "refuse", "null" or a number. `max_rows`: None (n is public) or the padded n.
+    `replace`: slug of a dataset that gets a new version.
+    """
+
+    kind: str
+    name: str = ""
+    description: str = ""
+    tags: list[str] = []
+    columns: list[Column] = []
+    entities: str | None = None
+    entities_of: str | None = None
+    max_rows_per_entity: int = 1
+    max_rows: int | None = None
+    missing: str | float = "refuse"
+    visibility: str = "listed"
+    accounts_may_compute: bool = True
+    allowed_users: list[str] = []
+    replace: str | None = None
+
+
+class Publish(Command, tag="publish"):
+    """Publish uploaded values. `values` and `mock` are finished transfers (`mock` 0: made from public metadata)."""
+
+    ask: int
+    spec: PublishSpec
+    values: int
+    mock: int = 0
+
+
+class Bye(Command, tag="bye"):
+    """The client leaves; the node ends the session."""
+
+
+# --- node to client ---------------------------------------------------------------------------------------------
+
+
+class Welcome(Command, tag="welcome"):
+    """Answer to `Hello`."""
+
+    session: str
+    protocol: int
+    operations: int
+    node_id: str
+    node_name: str
+    user: str
+    rights: list[str]
+    limits: dict[str, int]
+
+
+class Ack(Command, tag="ack"):
+    """`offset` bytes of a transfer have arrived (0: begin). Both directions."""
+
+    transfer: int
+    offset: int
+
+
+class Answer(Command, tag="answer"):
+    """A value that was released. `data` is inline, or None when transfer `transfer` brings it.
+
+    `kind`: "tensor" (`header` describes the bytes) or "table" (Arrow IPC stream).
+    """
+
+    ask: int
+    kind: str
+    header: TensorHeader
+    data: bytes | None = None
+    transfer: int = 0
+    sha256: str = ""
+
+
+class Submitted(Command, tag="submitted"):
+    """The request is in the queue."""
+
+    ask: int
+    request: str
+
+
+class Published(Command, tag="published"):
+    """The dataset's public metadata, as `GET /api/datasets/{slug}/` gives it."""
+
+    ask: int
+    dataset: dict[str, Any]
+
+
+class Refused(Command, tag="refused"):
+    """This ask failed; the session goes on. `line` is where the failing operation was recorded, if one failed."""
+
+    ask: int
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+    line: str = ""
+
+
+class Error(Command, tag="error"):
+    """Something outside an ask failed (a node of a `run`, a transfer, the frame itself)."""
+
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+    transfer: int = 0
+
+
+class Goodbye(Command, tag="goodbye"):
+    """The node ends the session, and why."""
+
+    code: str
+    message: str
+
+
+ClientCommand = (
+    Hello | Upload | Constant | Run | Drop | Get | Request | Fetch | Publish | Ack | Bye
+)
+NodeCommand = Welcome | Ack | Answer | Submitted | Published | Refused | Error | Goodbye
+
+
+class ClientBatch(msgspec.Struct, array_like=True, frozen=True):
+    id: int
+    commands: list[ClientCommand]
+
+
+class NodeBatch(msgspec.Struct, array_like=True, frozen=True):
+    id: int
+    commands: list[NodeCommand]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_client = msgspec.msgpack.Decoder(ClientBatch, ext_hook=ext_hook)
+_node = msgspec.msgpack.Decoder(NodeBatch, ext_hook=ext_hook)
+
+
+def encode(batch: ClientBatch | NodeBatch) -> bytes:
+    """The batch as MessagePack."""
+    commands = [
+        Run([packed(node) for node in command.nodes]) if isinstance(command, Run) else command
+        for command in batch.commands
+    ]
+    return _encoder.encode(type(batch)(batch.id, commands))
+
+
+def decode_client(data: bytes | memoryview) -> ClientBatch:
+    """Decode what a client sent. Raises InvalidInputError that names the field at fault, never a value."""
+    return _decode(_client, data)
+
+
+def decode_node(data: bytes | memoryview) -> NodeBatch:
+    """Decode what a node sent. Raises InvalidInputError."""
+    return _decode(_node, data)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes | memoryview) -> Any:
+    try:
+        return decoder.decode(data)
+    except InvalidInputError:
+        raise
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"This batch does not follow the schema: {error}") from error

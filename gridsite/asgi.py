@@ -1,0 +1,24 @@
+"""The ASGI application: HTTP, the data websocket, and the background tasks that live as long as the process."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gridsite.settings")
+
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.core.asgi import get_asgi_application
+from django.urls import path
+
+http = get_asgi_application()
+
+from apps.wire.consumer import GridConsumer  # noqa: E402  (models must be loaded first)
+from gridsite.lifespan import Lifespan  # noqa: E402
+
+application = ProtocolTypeRouter(
+    {
+        "http": http,
+        "websocket": URLRouter([path("ws/grid/", GridConsumer.as_asgi())]),
+        "lifespan": Lifespan(),
+    }
+)

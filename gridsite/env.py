@@ -1,0 +1,122 @@
+"""Typed environment variables that refuse nonsense.
+
+Every variable can be given as `NAME` or, for secrets in files, as `NAME_FILE`. Each read is remembered with its help
+text: `docs/reference/settings.md` is generated from that list.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Variable:
+    name: str
+    kind: str
+    default: str
+    help: str
+
+
+class Env:
+    """Reads variables from `source`; `variables` lists what was read."""
+
+    def __init__(self, source: Mapping[str, str] = os.environ) -> None:
+        self.source = source
+        self.variables: list[Variable] = []
+
+    def _read(self, name: str, kind: str, default: T, help: str, parse: Callable[[str], T]) -> T:
+        shown = "" if default in ("", None, [], ()) else str(default)
+        self.variables.append(Variable(name, kind, shown, help))
+        raw, file = self.source.get(name), self.source.get(f"{name}_FILE")
+        if raw is not None and file is not None:
+            raise ImproperlyConfigured(f"{name} and {name}_FILE are both set; keep one.")
+        if file is not None:
+            try:
+                raw = Path(file).read_text().strip()
+            except OSError as error:
+                raise ImproperlyConfigured(f"{name}_FILE names {file}, which cannot be read: {error.strerror}.") from None
+        if raw is None:
+            return default
+        try:
+            return parse(raw)
+        except ValueError as error:
+            # The value may be a secret: the message never repeats it.
+            raise ImproperlyConfigured(f"{name} is not valid: {error}.") from None
+
+    def str(self, name: str, default: str = "", *, help: str, choices: tuple[str, ...] = ()) -> str:
+        def parse(raw: str) -> str:
+            if choices and raw not in choices:
+                raise ValueError(f"it must be one of {', '.join(choices)}")
+            return raw
+
+        return self._read(name, " or ".join(choices) or "text", default, help, parse)
+
+    def bool(self, name: str, default: bool, *, help: str) -> bool:
+        def parse(raw: str) -> bool:
+            known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+            if raw.lower() not in known:
+                raise ValueError("it must be true or false")
+            return known[raw.lower()]
+
+        return self._read(name, "true or false", default, help, parse)
+
+    def int(self, name: str, default: int, *, help: str, low: int = 0, high: int = 2**62) -> int:
+        def parse(raw: str) -> int:
+            try:
+                value = int(raw)
+            except ValueError:
+                raise ValueError("it must be a whole number") from None
+            if not low <= value <= high:
+                raise ValueError(f"it must lie between {low} and {high}")
+            return value
+
+        return self._read(name, "whole number", default, help, parse)
+
+    def list(self, name: str, default: tuple[str, ...] = (), *, help: str) -> list[str]:
+        return self._read(name, "comma-separated", list(default), help, lambda raw: [p.strip() for p in raw.split(",") if p.strip()])
+
+    def path(self, name: str, default: Path, *, help: str) -> Path:
+        def parse(raw: str) -> Path:
+            if not raw:
+                raise ValueError("it must name a folder")
+            return Path(raw).resolve()
+
+        return self._read(name, "folder", default, help, parse)
+
+    def url(self, name: str, default: str = "", *, help: str) -> str:
+        def parse(raw: str) -> str:
+            if raw and (urlsplit(raw).scheme not in ("http", "https") or not urlsplit(raw).hostname):
+                raise ValueError("it must begin with http:// or https:// and name a host")
+            return raw.rstrip("/")
+
+        return self._read(name, "URL", default, help, parse)
+
+    def database(self, name: str, default: dict[str, Any], *, help: str) -> dict[str, Any]:
+        """`postgres://user:password@host:port/name`; unset means the embedded SQLite."""
+
+        def parse(raw: str) -> dict[str, Any]:
+            parts = urlsplit(raw)
+            if parts.scheme not in ("postgres", "postgresql"):
+                raise ValueError("it must begin with postgres://")
+            if len(parts.path) < 2:
+                raise ValueError("it must end with the name of a database")
+            return {
+                "ENGINE": "django.db.backends.postgresql",
+                "NAME": unquote(parts.path[1:]),
+                "USER": unquote(parts.username or ""),
+                "PASSWORD": unquote(parts.password or ""),
+                "HOST": unquote(parts.hostname or ""),
+                "PORT": str(parts.port or ""),
+                "CONN_MAX_AGE": None,
+            }
+
+        return self._read(name, "postgres://...", default, help, parse)

@@ -1,0 +1,156 @@
+"""How a deployment is put together, from environment variables (docs/reference/settings.md is generated from here)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gridsite.env import Env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = Env()
+
+# --- what this deployment is ------------------------------------------------------------------------------------
+GRID_ROLE = env.str("GRID_ROLE", "node", choices=("node", "network"), help="What this deployment is.")
+GRID_NAME = env.str("GRID_NAME", "node", help="Its name: the node id asked for at the network, shown to users.")
+GRID_DIR = env.path("GRID_DIR", BASE_DIR / "var", help="Where the embedded database, storage and keys are kept.")
+GRID_KEYS_DIR = env.path(
+    "GRID_KEYS_DIR", GRID_DIR / "keys", help="The signing key, the entity key and the audit head: outside the database."
+)
+GRID_STORAGE_DIR = env.path("GRID_STORAGE_DIR", GRID_DIR / "storage", help="Files of published values.")
+GRID_URL = env.url("GRID_URL", "http://127.0.0.1:8000", help="Where users reach this deployment.")
+GRID_NETWORK_URL = env.url("GRID_NETWORK_URL", help="A node's network; empty: the node belongs to none.")
+GRID_GUEST_SEARCH = env.bool("GRID_GUEST_SEARCH", False, help="May people without an account search this network?")
+GRID_OUTBOUND_ALLOW = env.list(
+    "GRID_OUTBOUND_ALLOW", help="host:port pairs that outbound calls may reach although they are loopback or private."
+)
+GRID_DEVELOPMENT = env.bool("GRID_DEVELOPMENT", False, help="Plain http, cookies without the secure flag. Never in production.")
+
+# --- limits -----------------------------------------------------------------------------------------------------
+GRID_MAX_UPLOAD = env.int("GRID_MAX_UPLOAD", 4 * 2**30, low=1, help="Most bytes of one upload.")
+GRID_MAX_VALUE = env.int("GRID_MAX_VALUE", 2**30, low=1, help="Most bytes of one computed value.")
+GRID_SESSION_MEMORY = env.int("GRID_SESSION_MEMORY", 4 * 2**30, low=2**28, help="Most bytes of memory of a session's worker.")
+GRID_MAX_FLOPS = env.int("GRID_MAX_FLOPS", 10**13, low=1, help="Most floating point operations that one `get` may need.")
+GRID_DEADLINE = env.int("GRID_DEADLINE", 60, low=1, high=86_400, help="Most seconds of one `get`.")
+GRID_MAX_SESSIONS = env.int("GRID_MAX_SESSIONS", 64, low=1, help="Most sessions at a time.")
+GRID_K = env.int("GRID_K", 10, low=2, help="Least number of entities behind an exact aggregate.")
+
+# --- Django -----------------------------------------------------------------------------------------------------
+# Empty without the variable: Django then refuses at the first use, so no deployment can run on a default.
+SECRET_KEY = env.str("GRID_SECRET_KEY", help="Signs the console's sessions. At least 50 random characters; no default.")
+DEBUG = False
+ALLOWED_HOSTS = env.list("GRID_ALLOWED_HOSTS", ("127.0.0.1", "localhost"), help="Host names that this deployment answers to.")
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "apps.audit",
+    "apps.accounts",
+    "apps.tags",
+    "apps.datasets",
+    "apps.permissions",
+    "apps.network",
+    "apps.compute",
+    "apps.datarequests",
+    "apps.console",
+    "gridsite",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "gridsite.middleware.SecurityHeadersMiddleware",
+]
+ROOT_URLCONF = "gridsite.urls"
+ASGI_APPLICATION = "gridsite.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+DATABASES = {
+    "default": env.database(
+        "GRID_DATABASE_URL",
+        {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": GRID_DIR / "db.sqlite3",
+            "CONN_MAX_AGE": None,
+            "OPTIONS": {
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 20,
+                # FULL: what was acknowledged must survive a power cut.
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+            },
+            "TEST": {"NAME": GRID_DIR / "test.sqlite3"},
+        },
+        help="PostgreSQL; unset: SQLite in GRID_DIR.",
+    )
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+
+AUTH_USER_MODEL = "accounts.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 8}},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+LOGIN_URL = "admin:login"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["apps.api.authentication.TokenAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "EXCEPTION_HANDLER": "apps.api.errors.handle",
+    "UNAUTHENTICATED_USER": None,
+}
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = not GRID_DEVELOPMENT
+SESSION_COOKIE_HTTPONLY = True
+# Cookies ignore the port: each deployment on a host needs a name of its own.
+SESSION_COOKIE_NAME = f"gridsite_{GRID_ROLE}_{''.join(c if c.isalnum() else '_' for c in GRID_NAME)}"
+CSRF_COOKIE_NAME = f"{SESSION_COOKIE_NAME}_csrf"
+SECURE_HSTS_SECONDS = 0 if GRID_DEVELOPMENT else 31_536_000
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+X_FRAME_OPTIONS = "DENY"
+CSRF_TRUSTED_ORIGINS = [GRID_URL]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 2**20
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
+}
