@@ -16,6 +16,12 @@ from urllib.parse import unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 T = TypeVar("T")
+# Inside the class, `str` and the like are its methods.
+Text = str
+Flag = bool
+Number = int
+Texts = list[str]
+Database = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,9 @@ class Env:
         self.variables: list[Variable] = []
 
     def _read(self, name: str, kind: str, default: T, help: str, parse: Callable[[str], T]) -> T:
-        shown = "" if default in ("", None, [], ()) else str(default)
+        shown = (
+            ",".join(default) if isinstance(default, list) else str(default) if not isinstance(default, dict) else ""
+        )
         self.variables.append(Variable(name, kind, shown, help))
         raw, file = self.source.get(name), self.source.get(f"{name}_FILE")
         if raw is not None and file is not None:
@@ -43,7 +51,9 @@ class Env:
             try:
                 raw = Path(file).read_text().strip()
             except OSError as error:
-                raise ImproperlyConfigured(f"{name}_FILE names {file}, which cannot be read: {error.strerror}.") from None
+                raise ImproperlyConfigured(
+                    f"{name}_FILE names {file}, which cannot be read: {error.strerror}."
+                ) from None
         if raw is None:
             return default
         try:
@@ -52,27 +62,36 @@ class Env:
             # The value may be a secret: the message never repeats it.
             raise ImproperlyConfigured(f"{name} is not valid: {error}.") from None
 
-    def str(self, name: str, default: str = "", *, help: str, choices: tuple[str, ...] = ()) -> str:
-        def parse(raw: str) -> str:
+    def str(self, name: Text, default: Text = "", *, help: Text, choices: tuple[Text, ...] = ()) -> Text:
+        def parse(raw: Text) -> Text:
             if choices and raw not in choices:
                 raise ValueError(f"it must be one of {', '.join(choices)}")
             return raw
 
         return self._read(name, " or ".join(choices) or "text", default, help, parse)
 
-    def bool(self, name: str, default: bool, *, help: str) -> bool:
-        def parse(raw: str) -> bool:
-            known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    def bool(self, name: Text, default: Flag, *, help: Text) -> Flag:
+        def parse(raw: Text) -> Flag:
+            known = {
+                "1": True,
+                "true": True,
+                "yes": True,
+                "on": True,
+                "0": False,
+                "false": False,
+                "no": False,
+                "off": False,
+            }
             if raw.lower() not in known:
                 raise ValueError("it must be true or false")
             return known[raw.lower()]
 
         return self._read(name, "true or false", default, help, parse)
 
-    def int(self, name: str, default: int, *, help: str, low: int = 0, high: int = 2**62) -> int:
-        def parse(raw: str) -> int:
+    def int(self, name: Text, default: Number, *, help: Text, low: Number = 0, high: Number = 2**62) -> Number:
+        def parse(raw: Text) -> Number:
             try:
-                value = int(raw)
+                value = Number(raw)
             except ValueError:
                 raise ValueError("it must be a whole number") from None
             if not low <= value <= high:
@@ -81,29 +100,31 @@ class Env:
 
         return self._read(name, "whole number", default, help, parse)
 
-    def list(self, name: str, default: tuple[str, ...] = (), *, help: str) -> list[str]:
-        return self._read(name, "comma-separated", list(default), help, lambda raw: [p.strip() for p in raw.split(",") if p.strip()])
+    def list(self, name: Text, default: tuple[Text, ...] = (), *, help: Text) -> Texts:
+        return self._read(
+            name, "comma-separated", list(default), help, lambda raw: [p.strip() for p in raw.split(",") if p.strip()]
+        )
 
-    def path(self, name: str, default: Path, *, help: str) -> Path:
-        def parse(raw: str) -> Path:
+    def path(self, name: Text, default: Path, *, help: Text) -> Path:
+        def parse(raw: Text) -> Path:
             if not raw:
                 raise ValueError("it must name a folder")
             return Path(raw).resolve()
 
         return self._read(name, "folder", default, help, parse)
 
-    def url(self, name: str, default: str = "", *, help: str) -> str:
-        def parse(raw: str) -> str:
+    def url(self, name: Text, default: Text = "", *, help: Text) -> Text:
+        def parse(raw: Text) -> Text:
             if raw and (urlsplit(raw).scheme not in ("http", "https") or not urlsplit(raw).hostname):
                 raise ValueError("it must begin with http:// or https:// and name a host")
             return raw.rstrip("/")
 
         return self._read(name, "URL", default, help, parse)
 
-    def database(self, name: str, default: dict[str, Any], *, help: str) -> dict[str, Any]:
+    def database(self, name: Text, default: Database, *, help: Text) -> Database:
         """`postgres://user:password@host:port/name`; unset means the embedded SQLite."""
 
-        def parse(raw: str) -> dict[str, Any]:
+        def parse(raw: Text) -> Database:
             parts = urlsplit(raw)
             if parts.scheme not in ("postgres", "postgresql"):
                 raise ValueError("it must begin with postgres://")

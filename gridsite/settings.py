@@ -23,13 +23,19 @@ GRID_GUEST_SEARCH = env.bool("GRID_GUEST_SEARCH", False, help="May people withou
 GRID_OUTBOUND_ALLOW = env.list(
     "GRID_OUTBOUND_ALLOW", help="host:port pairs that outbound calls may reach although they are loopback or private."
 )
-GRID_DEVELOPMENT = env.bool("GRID_DEVELOPMENT", False, help="Plain http, cookies without the secure flag. Never in production.")
+GRID_DEVELOPMENT = env.bool(
+    "GRID_DEVELOPMENT", False, help="Plain http, cookies without the secure flag. Never in production."
+)
 
 # --- limits -----------------------------------------------------------------------------------------------------
 GRID_MAX_UPLOAD = env.int("GRID_MAX_UPLOAD", 4 * 2**30, low=1, help="Most bytes of one upload.")
 GRID_MAX_VALUE = env.int("GRID_MAX_VALUE", 2**30, low=1, help="Most bytes of one computed value.")
-GRID_SESSION_MEMORY = env.int("GRID_SESSION_MEMORY", 4 * 2**30, low=2**28, help="Most bytes of memory of a session's worker.")
-GRID_MAX_FLOPS = env.int("GRID_MAX_FLOPS", 10**13, low=1, help="Most floating point operations that one `get` may need.")
+GRID_SESSION_MEMORY = env.int(
+    "GRID_SESSION_MEMORY", 4 * 2**30, low=2**28, help="Most bytes of memory of a session's worker."
+)
+GRID_MAX_FLOPS = env.int(
+    "GRID_MAX_FLOPS", 10**13, low=1, help="Most floating point operations that one `get` may need."
+)
 GRID_DEADLINE = env.int("GRID_DEADLINE", 60, low=1, high=86_400, help="Most seconds of one `get`.")
 GRID_MAX_SESSIONS = env.int("GRID_MAX_SESSIONS", 64, low=1, help="Most sessions at a time.")
 GRID_K = env.int("GRID_K", 10, low=2, help="Least number of entities behind an exact aggregate.")
@@ -38,7 +44,9 @@ GRID_K = env.int("GRID_K", 10, low=2, help="Least number of entities behind an e
 # Empty without the variable: Django then refuses at the first use, so no deployment can run on a default.
 SECRET_KEY = env.str("GRID_SECRET_KEY", help="Signs the console's sessions. At least 50 random characters; no default.")
 DEBUG = False
-ALLOWED_HOSTS = env.list("GRID_ALLOWED_HOSTS", ("127.0.0.1", "localhost"), help="Host names that this deployment answers to.")
+ALLOWED_HOSTS = env.list(
+    "GRID_ALLOWED_HOSTS", ("127.0.0.1", "localhost"), help="Host names that this deployment answers to."
+)
 INSTALLED_APPS = [
     "unfold",
     "django.contrib.admin",
@@ -109,6 +117,7 @@ CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
 AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["apps.accounts.backends.ConsoleBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 8}},
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -146,6 +155,17 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 2**20
+
+UNFOLD = {
+    "SITE_TITLE": f"{GRID_NAME} · Gridsite",
+    "SITE_HEADER": GRID_NAME,
+    "SITE_SUBHEADER": "Gridsite network" if GRID_ROLE == "network" else "Gridsite node",
+    "SITE_SYMBOL": "hub" if GRID_ROLE == "network" else "database",
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "apps.console.home.dashboard",
+    "SIDEBAR": {"show_search": False, "navigation": "apps.console.navigation.sidebar"},
+}
 
 LOGGING = {
     "version": 1,

@@ -223,9 +223,7 @@ class Goodbye(Command, tag="goodbye"):
     message: str
 
 
-ClientCommand = (
-    Hello | Upload | Constant | Run | Drop | Get | Request | Fetch | Publish | Ack | Bye
-)
+ClientCommand = Hello | Upload | Constant | Run | Drop | Get | Request | Fetch | Publish | Ack | Bye
 NodeCommand = Welcome | Ack | Answer | Submitted | Published | Refused | Error | Goodbye
 
 

@@ -1,0 +1,58 @@
+"""What accounts may do: the roles that a deployment begins with, and what each capability opens in the console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+DATASETS_PUBLISH = "datasets.publish"
+REQUESTS_REVIEW = "requests.review"
+AUDIT_READ = "audit.read"
+EVERYTHING_READ = "everything.read"
+ACCOUNTS_MANAGE = "accounts.manage"
+NETWORK_OPERATE = "network.operate"
+COMPUTE_USE = "compute.use"
+CONSOLE_OPEN = "console.open"
+
+ADMINISTRATOR = "administrator"
+
+# name -> (title, capabilities): the rows that `seed` puts into the table of roles.
+ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "owner": ("Data owner", (DATASETS_PUBLISH, COMPUTE_USE, CONSOLE_OPEN)),
+    "scientist": ("Data scientist", (COMPUTE_USE,)),
+    "reviewer": ("Reviewer", (REQUESTS_REVIEW, COMPUTE_USE, CONSOLE_OPEN)),
+    "auditor": ("Auditor", (EVERYTHING_READ, AUDIT_READ, CONSOLE_OPEN)),
+    ADMINISTRATOR: ("Administrator", (ACCOUNTS_MANAGE, NETWORK_OPERATE, AUDIT_READ, COMPUTE_USE, CONSOLE_OPEN)),
+}
+
+# An account that signed in through a network has no roles; this is all it may do until someone gives it one.
+FEDERATED = frozenset({COMPUTE_USE})
+
+# capability -> app label -> actions of the console. Nothing is ever deleted there, so "delete" is in no row.
+CONSOLE: dict[str, dict[str, frozenset[str]]] = {
+    EVERYTHING_READ: {
+        label: frozenset({"view"})
+        for label in ("accounts", "audit", "compute", "datarequests", "datasets", "network", "permissions", "tags")
+    },
+    AUDIT_READ: {"audit": frozenset({"view"})},
+    ACCOUNTS_MANAGE: {"accounts": frozenset({"view", "add", "change"})},
+    NETWORK_OPERATE: {"network": frozenset({"view", "change"})},
+    REQUESTS_REVIEW: {
+        "datarequests": frozenset({"view", "change"}),
+        "datasets": frozenset({"view"}),
+    },
+    DATASETS_PUBLISH: {
+        "compute": frozenset({"view"}),
+        "datarequests": frozenset({"view", "change"}),
+        "datasets": frozenset({"view", "add", "change"}),
+        "permissions": frozenset({"view", "add", "change"}),
+        "tags": frozenset({"view"}),
+    },
+}
+# Written by verbs only, never by a form.
+READ_ONLY = frozenset({"accounts.role", "accounts.accesstoken", "accounts.lockout"})
+
+
+def console_actions(capabilities: Iterable[str], label: str, model: str = "") -> frozenset[str]:
+    """The console's actions ("view", "add", "change") that these capabilities open on an app or one of its models."""
+    actions = frozenset[str]().union(*(CONSOLE.get(each, {}).get(label, frozenset()) for each in capabilities))
+    return actions & {"view"} if f"{label}.{model}" in READ_ONLY else actions

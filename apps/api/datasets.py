@@ -1,0 +1,96 @@
+"""Datasets as their visibility shows them, and the grants on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.accounts.models import Team, User
+from apps.accounts.queries import resolve_users, teams_visible_to
+from apps.api import inputs, outputs
+from apps.api.paging import each, page
+from apps.api.views import caller, find
+from apps.datasets.models import Dataset
+from apps.datasets.queries import public_metadata
+from apps.permissions import actions
+from apps.permissions.policies import rights_on
+from apps.permissions.queries import datasets_visible_to, grants_visible_to, search
+from gridclient.wire.errors import InvalidInputError
+
+MAX_TERMS = 32
+
+
+class Datasets(APIView):
+    """GET ?q=term&q=term: those that I may see and that every term matches, with my rights on each."""
+
+    def get(self, request: Request) -> Response:
+        user, terms = caller(request), request.query_params.getlist("q")
+        if len(terms) > MAX_TERMS:
+            raise InvalidInputError(f"A search has at most {MAX_TERMS} terms.", field="q", limit=MAX_TERMS)
+        found = search(user, terms) if terms else datasets_visible_to(user)
+        return page(request, found, lambda rows: [_shown(user, row) for row in rows])
+
+
+class OneDataset(APIView):
+    """GET; PATCH {name, description, tags, visibility} for its owner."""
+
+    def get(self, request: Request, slug: str) -> Response:
+        user = caller(request)
+        return Response(_shown(user, find(datasets_visible_to(user), slug=slug)))
+
+    def patch(self, request: Request, slug: str) -> Response:
+        user = caller(request)
+        dataset = find(datasets_visible_to(user), slug=slug)
+        change = inputs.changes(inputs.read(request, inputs.DatasetChange))
+        actions.describe(dataset, by=user, **change)
+        return Response(_shown(user, find(datasets_visible_to(user), pk=dataset.pk)))
+
+
+class Grants(APIView):
+    """GET: those that I may see. POST {to, right, columns, expires, reason} for the owner."""
+
+    def get(self, request: Request, slug: str) -> Response:
+        user = caller(request)
+        dataset = find(datasets_visible_to(user), slug=slug)
+        rows = grants_visible_to(user).filter(dataset=dataset).select_related("dataset", "user", "team", "given_by")
+        return page(request, rows, each(outputs.grant))
+
+    def post(self, request: Request, slug: str) -> Response:
+        user = caller(request)
+        dataset = find(datasets_visible_to(user), slug=slug)
+        body = inputs.read(request, inputs.NewGrant)
+        made = actions.give(
+            dataset,
+            to=_receiver(user, body.to),
+            right=body.right,
+            columns=body.columns,
+            expires=inputs.moment(body.expires, "expires"),
+            reason=body.reason,
+            by=user,
+        )
+        return Response(outputs.grant(made), status=201)
+
+
+class OneGrant(APIView):
+    """DELETE: revoke."""
+
+    def delete(self, request: Request, id: int) -> Response:
+        user = caller(request)
+        actions.revoke(find(grants_visible_to(user), pk=id), by=user)
+        return Response(status=204)
+
+
+def _shown(user: User, dataset: Dataset) -> dict[str, Any]:
+    return {**public_metadata(dataset.current), "rights": sorted(rights_on(user, dataset))}
+
+
+def _receiver(user: User, name: str) -> User | Team:
+    if name.startswith("team:"):
+        team = teams_visible_to(user).filter(slug=name.removeprefix("team:")).first()
+        if team is None:
+            raise InvalidInputError(f"There is no team {name!r}.", field="to")
+        return team
+    return resolve_users([name])[0]

@@ -1,0 +1,118 @@
+"""What a call may carry: one struct for each body, checked while decoding. An unknown field is an error."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from rest_framework.request import Request
+
+from gridclient.wire.errors import InvalidInputError
+
+T = TypeVar("T")
+_FIELD = re.compile(r"`(?:\$\.)?([a-z_]+)(?:\[[^`]*)?`$")
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all bodies."""
+
+
+class SignIn(Body):
+    username: str
+    password: str
+
+
+class NewUser(Body):
+    username: str
+    password: str
+    roles: list[str] = []
+
+
+class UserChange(Body):
+    roles: list[str] | UnsetType = UNSET
+    active: bool | UnsetType = UNSET
+    password: str | UnsetType = UNSET
+
+
+class NewTeam(Body):
+    slug: str
+    name: str = ""
+    members: list[str] = []
+
+
+class TeamChange(Body):
+    members: list[str]
+
+
+class NewToken(Body):
+    """`user` None: for the caller. `expires`: a date or a time, ISO 8601."""
+
+    name: str
+    user: str | None = None
+    expires: str | None = None
+
+
+class DatasetChange(Body):
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    tags: list[str] | UnsetType = UNSET
+    visibility: str | UnsetType = UNSET
+
+
+class NewGrant(Body):
+    """`to`: a username, or "team:" and a slug. `columns` None: all of them."""
+
+    to: str
+    right: str
+    columns: list[str] | None = None
+    expires: str | None = None
+    reason: str = ""
+
+
+class Judgement(Body):
+    """A decision on a request. `seen`: the request's `updated` that the person looked at."""
+
+    reason: str = ""
+    seen: str | None = None
+
+
+def read(request: Request, kind: type[T]) -> T:
+    """Decode the body. Raises InvalidInputError that names the field at fault."""
+    body = request.body or b"{}"
+    if b"\\u0000" in body:
+        # PostgreSQL has no such character, and no text here needs one.
+        raise InvalidInputError("The body holds the character U+0000.", field="")
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except RecursionError:
+        raise InvalidInputError("The body is nested too deeply.", field="") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        found = _FIELD.search(str(error))
+        raise InvalidInputError(
+            f"The body is not as this route expects it: {error}.", field=found.group(1) if found else ""
+        ) from None
+
+
+def moment(text: str | None, field: str) -> datetime | None:
+    """A time from ISO 8601; a date is its first moment in UTC. Raises InvalidInputError."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise InvalidInputError(
+            f"{field} is a date or time like 2027-01-31 or 2027-01-31T12:00:00Z.", field=field
+        ) from None
+
+
+def changes(body: Body) -> dict[str, object]:
+    """The fields that a change names; the others stay as they are."""
+    named = {name: getattr(body, name) for name in body.__struct_fields__}
+    found = {name: value for name, value in named.items() if value is not UNSET}
+    if not found:
+        raise InvalidInputError(f"Name something to change: {', '.join(named)}.")
+    return found

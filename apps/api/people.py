@@ -1,0 +1,99 @@
+"""Accounts, teams and access tokens."""
+
+from __future__ import annotations
+
+from django.db import transaction
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.accounts import actions
+from apps.accounts.names import normal
+from apps.accounts.queries import resolve_users, teams_visible_to, tokens_visible_to, users_visible_to
+from apps.api import inputs, outputs
+from apps.api.paging import each, page
+from apps.api.views import caller, find
+
+
+class Users(APIView):
+    """GET: those that I may see. POST {username, password, roles}."""
+
+    def get(self, request: Request) -> Response:
+        return page(request, users_visible_to(caller(request)), each(outputs.user))
+
+    def post(self, request: Request) -> Response:
+        body = inputs.read(request, inputs.NewUser)
+        made = actions.create_user(username=body.username, password=body.password, roles=body.roles, by=caller(request))
+        return Response(outputs.user(made), status=201)
+
+
+class OneUser(APIView):
+    """GET; PATCH {roles, active, password}: all of it or nothing."""
+
+    def get(self, request: Request, username: str) -> Response:
+        return Response(outputs.user(find(users_visible_to(caller(request)), username=normal(username))))
+
+    @transaction.atomic
+    def patch(self, request: Request, username: str) -> Response:
+        by = caller(request)
+        user = find(users_visible_to(by), username=normal(username))
+        body = inputs.read(request, inputs.UserChange)
+        inputs.changes(body)
+        if isinstance(body.roles, list):
+            actions.set_roles(user, roles=body.roles, by=by)
+        if isinstance(body.password, str):
+            actions.set_password(user, password=body.password, by=by)
+        if isinstance(body.active, bool):
+            (actions.reactivate if body.active else actions.deactivate)(user, by=by)
+        return Response(outputs.user(find(users_visible_to(by), pk=user.pk)))
+
+
+class Teams(APIView):
+    """GET: those that I may see. POST {slug, name, members}."""
+
+    def get(self, request: Request) -> Response:
+        return page(request, teams_visible_to(caller(request)), each(outputs.team))
+
+    def post(self, request: Request) -> Response:
+        body, by = inputs.read(request, inputs.NewTeam), caller(request)
+        made = actions.create_team(
+            slug=body.slug, name=body.name or body.slug, members=resolve_users(body.members), by=by
+        )
+        return Response(outputs.team(made), status=201)
+
+
+class OneTeam(APIView):
+    """GET; PATCH {members}: the new list, whole."""
+
+    def get(self, request: Request, slug: str) -> Response:
+        return Response(outputs.team(find(teams_visible_to(caller(request)), slug=normal(slug))))
+
+    def patch(self, request: Request, slug: str) -> Response:
+        by = caller(request)
+        team = find(teams_visible_to(by), slug=normal(slug))
+        body = inputs.read(request, inputs.TeamChange)
+        actions.set_members(team, members=resolve_users(body.members), by=by)
+        return Response(outputs.team(find(teams_visible_to(by), pk=team.pk)))
+
+
+class Tokens(APIView):
+    """GET: those that I may see, never their text. POST {user, name, expires}: the text is shown this once."""
+
+    def get(self, request: Request) -> Response:
+        return page(request, tokens_visible_to(caller(request)), each(outputs.token))
+
+    def post(self, request: Request) -> Response:
+        body, by = inputs.read(request, inputs.NewToken), caller(request)
+        user = by if body.user is None else find(users_visible_to(by), username=normal(body.user))
+        expires = inputs.moment(body.expires, "expires")
+        made, text = actions.create_token(user=user, name=body.name, expires=expires, by=by)
+        return Response({**outputs.token(made), "token": text}, status=201)
+
+
+class OneToken(APIView):
+    """DELETE: revoke."""
+
+    def delete(self, request: Request, prefix: str) -> Response:
+        by = caller(request)
+        actions.revoke_token(find(tokens_visible_to(by), prefix=prefix), by=by)
+        return Response(status=204)

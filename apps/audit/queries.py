@@ -1,0 +1,141 @@
+"""Reading the audit log: who may see it, and whether it is whole."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from django.db.models import QuerySet
+
+from apps.audit import head as outside
+from apps.audit.chain import DOMAIN, GENESIS, event_hash, text_digest
+from apps.audit.models import AuditEvent, AuditHead
+from apps.core import clock, keys
+
+
+class Reader(Protocol):
+    """A user, as far as this room knows one."""
+
+    def has(self, capability: str, /) -> bool: ...
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What `verify` found; true when the log is whole. `first_bad` is the number of the first event that is not."""
+
+    ok: bool
+    events: int
+    first_bad: int | None
+    problem: str
+    verified_at: datetime
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {**asdict(self), "verified_at": self.verified_at.isoformat()}
+
+
+class _Broken(Exception):
+    def __init__(self, seq: int, problem: str) -> None:
+        super().__init__(problem)
+        self.seq = seq
+        self.problem = problem
+
+
+def events_visible_to(user: Reader | None) -> QuerySet[AuditEvent]:
+    """All events for who may read the log, none for anybody else; newest first, texts included."""
+    if user is not None and (user.has("audit.read") or user.has("everything.read")):
+        return AuditEvent.objects.select_related("text")
+    return AuditEvent.objects.none()
+
+
+_COLUMNS = (
+    "seq", "at", "verb", "actor_id", "actor_name", "target", "payload_digest", "previous", "hash", "signature",
+    "text__salt", "text__body",
+)  # fmt: skip
+
+
+def verify(now: datetime | None = None) -> AuditReport:
+    """Recompute the whole log: hashes, signatures, texts that are still there, both heads.
+
+    Streams: memory does not grow with the log, nothing is locked, and events may be added meanwhile.
+    """
+    count = 0
+    try:
+        for count in _verified_events():  # noqa: B007  (the last number is the count)
+            pass
+    except _Broken as broken:
+        return AuditReport(False, max(broken.seq - 1, 0), broken.seq, broken.problem, now or clock.now())
+    return AuditReport(True, count, None, "", now or clock.now())
+
+
+def _verified_events() -> Any:
+    """Yield the number of each event that is good; raise `_Broken` at the first thing that is not."""
+    # In this order: each lies on the chain of what is read after it, however many events are added meanwhile.
+    kept, before, public = outside.read(), AuditHead.objects.first(), keys.public_key()
+    marks: dict[int, list[tuple[str, str]]] = {}
+    if kept is not None:
+        marks.setdefault(kept.seq, []).append((kept.hash, "the head kept outside the database"))
+    if before is not None:
+        marks.setdefault(before.seq, []).append((before.hash, "the head row"))
+    seq, previous = 0, GENESIS
+    rows = AuditEvent.objects.order_by("seq").values_list(*_COLUMNS)
+    for (
+        found,
+        at,
+        verb,
+        actor_id,
+        actor_name,
+        target,
+        digest,
+        claimed_previous,
+        claimed,
+        signature,
+        salt,
+        body,
+    ) in rows.iterator(chunk_size=1000):
+        seq += 1
+        if found != seq:
+            raise _Broken(seq, f"event {seq} is missing")
+        if claimed_previous != previous:
+            raise _Broken(seq, f"event {seq} does not follow event {seq - 1}")
+        if event_hash(seq, at, verb, actor_id, actor_name, target, digest, previous) != claimed:
+            raise _Broken(seq, f"event {seq} was changed: its hash does not fit")
+        if not keys.verify(public, DOMAIN, claimed.encode(), signature):
+            raise _Broken(seq, f"event {seq} is not signed by this deployment's key")
+        if body is not None and not _fits(salt, body, digest):
+            raise _Broken(seq, f"the text of event {seq} was changed")
+        for expected, what in marks.pop(seq, ()):
+            if expected != claimed:
+                raise _Broken(seq, f"event {seq} is not the one that {what} names")
+        previous = claimed
+        yield seq
+    _check_end(seq, previous, kept, before, marks)
+
+
+def _fits(salt: str, body: str, digest: str) -> bool:
+    try:
+        return text_digest(salt, body) == digest
+    except ValueError:
+        return False
+
+
+def _check_end(
+    seq: int, last: str, kept: outside.Head | None, before: AuditHead | None, marks: dict[int, list[tuple[str, str]]]
+) -> None:
+    marks.pop(0, None)  # a head before the first event
+    if marks:
+        further = min(marks)
+        raise _Broken(seq + 1, f"the log ends at event {seq}, but {marks[further][0][1]} names event {further}")
+    if not seq:
+        return
+    if kept is None:
+        raise _Broken(seq, "the head kept outside the database (audit.head in the keys folder) is missing")
+    after = AuditHead.objects.first()
+    if before is None or after is None:
+        raise _Broken(seq, "the head row is missing")
+    if after.seq < seq or (after.seq == seq and after.hash != last):
+        raise _Broken(after.seq + 1, f"the log goes on after event {after.seq}, which the head row names as the last")

@@ -1,0 +1,102 @@
+"""Values at rest, mapped copy-on-write: published assets and uploaded constants. For workers only.
+
+What is written to a mapping stays in this process, so that no operation could change a file. The files are our own
+(`apps.datasets.ingest` wrote and checked them); still their headers must say what the database says.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from apps.compute.targets import DTYPES
+from apps.datasets.assets import PRESENCE, TABLE, TABLE_PRESENCE, VALUES, AssetSpec
+from gridclient.wire.errors import InternalError
+
+_SAFETENSORS = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
+    "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
+}  # fmt: skip
+MAX_HEADER = 2**20
+
+
+def raw_tensor(path: Path, dtype: str, shape: list[int], offset: int = 0) -> torch.Tensor:
+    """A file's bytes from `offset` as a tensor."""
+    if 0 in shape:
+        return torch.zeros(shape, dtype=DTYPES[dtype])
+    count = DTYPES[dtype].itemsize
+    for extent in shape:
+        count *= extent
+    data = np.memmap(path, dtype=np.uint8, mode="c", offset=offset, shape=(count,))
+    return torch.from_numpy(data).view(DTYPES[dtype]).reshape(shape)
+
+
+def _entries(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and where its data begin."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > MAX_HEADER:
+            raise InternalError("A published file is damaged.")
+        return json.loads(file.read(size)), 8 + size
+
+
+def safetensor(path: Path, key: str) -> torch.Tensor:
+    """One tensor of a safetensors file."""
+    entries, start = _entries(path)
+    entry = entries[key]
+    return raw_tensor(path, _SAFETENSORS[entry["dtype"]], entry["shape"], start + entry["data_offsets"][0])
+
+
+def _arrow(path: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
+
+
+def shape_of(spec: AssetSpec, part: str) -> tuple[int, ...]:
+    """The public shape of a part. Mock data have as many rows as their owner gave them."""
+    if part == VALUES:
+        return tuple(spec.shape)
+    if spec.kind == TABLE:
+        return (_arrow(spec.path(part)).num_rows, len(spec.columns))
+    return tuple(_entries(spec.path(part))[0][VALUES]["shape"])
+
+
+def tensor(spec: AssetSpec, part: str) -> torch.Tensor:
+    """The values (or mock data) of a published tensor."""
+    return safetensor(spec.path(part), VALUES)
+
+
+def table(spec: AssetSpec, part: str) -> pa.Table:
+    """The declared columns of a published table, in order. Null records are null in every column."""
+    found = _arrow(spec.path(part))
+    names = [column.name for column in spec.columns]
+    if TABLE_PRESENCE not in found.column_names:
+        return found.select(names)
+    present = found.column(TABLE_PRESENCE)
+    return pa.table({name: pc.if_else(present, found.column(name), None) for name in names})
+
+
+def columns(spec: AssetSpec, part: str, names: str | list[str]) -> torch.Tensor:
+    """One column [n], or several as float64 [n, len(names)]."""
+    found = _arrow(spec.path(part))
+    if isinstance(names, str):
+        return torch.from_numpy(np.array(_column(found, names)))
+    if not names:
+        return torch.zeros((found.num_rows, 0), dtype=torch.float64)
+    return torch.from_numpy(np.stack([_column(found, name).astype(np.float64) for name in names], axis=1))
+
+
+def presence(spec: AssetSpec) -> torch.Tensor:
+    """Which rows are records: bool [n]."""
+    if spec.kind == TABLE:
+        return torch.from_numpy(np.array(_column(_arrow(spec.path()), TABLE_PRESENCE)))
+    return safetensor(spec.path(), PRESENCE) != 0
+
+
+def _column(found: pa.Table, name: str) -> np.ndarray[Any, Any]:
+    return found.column(name).to_numpy()

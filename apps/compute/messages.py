@@ -1,0 +1,220 @@
+"""What the web process and a session's worker say to each other: MessagePack, each message a tagged array.
+
+On the socket a message is `u32 length (little-endian) · bytes`. The worker answers questions (messages with an `ask`)
+in order; the others have no reply: what went wrong with a node or a constant is told by the first question that needs it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+
+from apps.datasets.assets import AssetSpec
+from gridclient.program.graph import Node, Ref, ext_hook, packed
+from gridclient.wire.errors import GridError, from_code
+from gridclient.wire.messages import PublishSpec, TensorHeader
+
+LENGTH = struct.Struct("<I")
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True):
+    """Base of all messages."""
+
+
+class Limits(Message):
+    """Caps of one session. Bytes, floating point operations, seconds."""
+
+    memory: int = 4 * 2**30  # bytes of memory of the worker, beyond what it begins with
+    value: int = 2**30  # bytes of one value
+    flops: int = 10**13  # of what one question needs
+    deadline: float = 60.0  # seconds for one question
+    nodes: int = 1_000_000  # of the session's program
+    program: int = 64 * 2**20  # bytes of the session's program
+    constants: int = 64 * 2**20  # bytes of constants that an exported program takes along
+
+
+# --- to the worker ----------------------------------------------------------------------------------------------
+
+
+class Bind(Message, tag="bind"):
+    """Let the program use these parts of a dataset version: "values" (private), "mock" (public)."""
+
+    spec: AssetSpec
+    parts: list[str] = ["values", "mock"]
+
+
+class PutConstant(Message, tag="constant"):
+    """A constant by its digest: `data`, or raw little-endian bytes in the file `path`."""
+
+    digest: str
+    header: TensorHeader
+    data: bytes | None = None
+    path: str | None = None
+
+
+class Append(Message, tag="append"):
+    """Append nodes to the program."""
+
+    nodes: list[Node]
+
+
+class Forget(Message, tag="forget"):
+    """The client holds these values no longer; their program rows stay."""
+
+    values: list[Ref]
+
+
+class Propose(Message, tag="propose"):
+    """What is this value, and what may happen with it? Answered by `Proposal`."""
+
+    ask: int
+    value: Ref
+
+
+class Evaluate(Message, tag="evaluate"):
+    """Compute a value, after the decision. Answered by `Value`; a long one is written to `path`."""
+
+    ask: int
+    value: Ref
+    path: str
+
+
+class Export(Message, tag="export"):
+    """The program behind a value, by itself. Constants are written to `path` (safetensors). Answered by `Exported`."""
+
+    ask: int
+    value: Ref
+    path: str
+    names: dict[str, str] = {}  # dataset id -> how the text calls it
+
+
+class Load(Message, tag="load"):
+    """Load an exported program into a fresh worker, whose assets are bound already. Answered by `Loaded`."""
+
+    ask: int
+    program: bytes
+    constants: str  # path of the safetensors file; "" where the program has none
+
+
+class Ingest(Message, tag="ingest"):
+    """Check an upload and write the files of a dataset version into the folder `out`. Answered by `Ingested`."""
+
+    ask: int
+    spec: PublishSpec
+    values: str
+    mock: str  # "" where the mock data are made from public metadata
+    out: str
+    key: bytes
+
+
+# --- from the worker --------------------------------------------------------------------------------------------
+
+
+class Input(Message):
+    """Private data that a value depends on. `columns` None: all of them."""
+
+    dataset: str
+    version: int
+    columns: list[str] | None = None
+
+
+class Closed(Message):
+    """A member of the closed set: `kind` ("count", "sum", "mean") of declared columns over all rows of a version."""
+
+    kind: str
+    dataset: str
+    version: int
+    columns: list[str]
+
+
+class Proposal(Message, tag="proposal"):
+    """`label`: "public", "rows", "agg" or "tainted". `value`: the bytes of a small public tensor."""
+
+    ask: int
+    program_hash: str
+    label: str
+    inputs: list[Input]
+    closed: Closed | None
+    kind: str  # "tensor" | "table"
+    dtype: str  # "" for a table
+    shape: list[int]
+    flops: int
+    nbytes: int
+    operations: int
+    value: bytes | None = None
+
+
+class Value(Message, tag="value"):
+    """A computed value. `data` is None when it was written to the path asked for: raw bytes, or an Arrow IPC stream."""
+
+    ask: int
+    header: TensorHeader
+    data: bytes | None
+    kind: str
+
+
+class Exported(Message, tag="exported"):
+    """`program` as `encode_program` writes it, node ids from 0; `constants` is the path written, "" without any."""
+
+    ask: int
+    program: bytes
+    words: str
+    constants: str
+
+
+class Loaded(Message, tag="loaded"):
+    """The program's results."""
+
+    ask: int
+    program_hash: str
+    results: list[Ref]
+
+
+class Ingested(Message, tag="ingested"):
+    """`meta` is `apps.datasets.ingest.Ingested` as plain JSON values."""
+
+    ask: int
+    meta: dict[str, Any]
+
+
+class Failed(Message, tag="failed"):
+    """The question has no answer. `line` is where the failing operation was recorded."""
+
+    ask: int
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+    line: str = ""
+
+    def error(self) -> GridError:
+        """The error that the web process raises; `details["line"]` where the user's line is known."""
+        return from_code(self.code, self.message, {**self.details, "line": self.line} if self.line else self.details)
+
+
+Order = Bind | PutConstant | Append | Forget | Propose | Evaluate | Export | Load | Ingest
+Question = Propose | Evaluate | Export | Load | Ingest
+Reply = Proposal | Value | Exported | Loaded | Ingested | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+_orders = msgspec.msgpack.Decoder(Order, ext_hook=ext_hook)
+_replies = msgspec.msgpack.Decoder(Reply)
+
+
+def encode(message: Order | Reply) -> bytes:
+    """The message with its length in front."""
+    if isinstance(message, Append):
+        message = Append([packed(node) for node in message.nodes])
+    body = _encoder.encode(message)
+    return LENGTH.pack(len(body)) + body
+
+
+def decode_order(body: bytes | memoryview) -> Order:
+    """What the web process said, without the length."""
+    return _orders.decode(body)
+
+
+def decode_reply(body: bytes | memoryview) -> Reply:
+    """What a worker said, without the length."""
+    return _replies.decode(body)

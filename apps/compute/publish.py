@@ -1,0 +1,105 @@
+"""Publishing: a worker checks and writes the files, then one transaction makes the dataset exist."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+from django.conf import settings
+from django.db import transaction
+
+from apps.accounts.models import User
+from apps.accounts.queries import resolve_users
+from apps.audit.actions import record
+from apps.audit.verbs import Verb
+from apps.compute.messages import Ingest
+from apps.compute.messages import Ingested as IngestedReply
+from apps.compute.workers import Worker
+from apps.core.database import in_database
+from apps.core.keys import entity_key
+from apps.datasets.actions import create_dataset, create_version
+from apps.datasets.ingest import Ingested
+from apps.datasets.models import Dataset
+from apps.datasets.queries import public_metadata
+from apps.permissions.actions import give, own
+from apps.permissions.policies import check_can_grant, check_can_publish
+from apps.permissions.queries import datasets_visible_to
+from gridclient.wire.errors import InternalError, NotFoundError
+from gridclient.wire.messages import PublishSpec
+
+
+async def publish(
+    worker: Worker, *, ask: int, user: UUID, spec: PublishSpec, values: Path, mock: Path | None
+) -> dict[str, Any]:
+    """Publish uploaded values as a new dataset, or as a new version of `spec.replace`. Returns the public metadata.
+
+    Nothing is published unless all of it is: unknown users, bad rows and missing rights are found before.
+    Raises InvalidInputError with every problem, PublishNotPermittedError, NotFoundError.
+    """
+    await in_database(_check, user, spec)
+    out = Path(settings.GRID_STORAGE_DIR) / "datasets" / f"incoming-{uuid4().hex}"
+    out.mkdir(mode=0o700, parents=True)
+    try:
+        reply = await worker.ask(
+            Ingest(ask, spec, str(values), "" if mock is None else str(mock), str(out), entity_key())
+        )
+        if not isinstance(reply, IngestedReply):
+            raise InternalError("The upload could not be checked.")
+        return await in_database(_commit, user, spec, msgspec.convert(reply.meta, Ingested), out)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def _check(user_id: UUID, spec: PublishSpec) -> None:
+    user = User.objects.get(pk=user_id)
+    check_can_publish(user)
+    resolve_users(spec.allowed_users)
+    _existing(user, spec.replace)
+    _existing(user, spec.entities_of)
+
+
+def _existing(user: User, slug: str | None) -> Dataset | None:
+    """A dataset of this owner's that the specification names."""
+    if slug is None:
+        return None
+    dataset = datasets_visible_to(user).filter(slug=slug).first()
+    if dataset is None:
+        raise NotFoundError(f"There is no dataset {slug!r}.")
+    check_can_grant(user, dataset)
+    return dataset
+
+
+@transaction.atomic
+def _commit(user_id: UUID, spec: PublishSpec, ingested: Ingested, out: Path) -> dict[str, Any]:
+    user = User.objects.get(pk=user_id)
+    check_can_publish(user)
+    dataset = _existing(user, spec.replace)
+    if dataset is not None:
+        version = create_version(dataset, spec=spec, ingested=ingested, folder=out)
+        verb = Verb.DATASET_REPLACED
+    else:
+        dataset = create_dataset(spec=spec, ingested=ingested, folder=out)
+        version = dataset.current
+        own(dataset, owner=user)
+        verb = Verb.DATASET_PUBLISHED
+    record(
+        verb,
+        by=user,
+        target=f"dataset:{dataset.pk}@{version.number}",
+        name=dataset.name,
+        visibility=dataset.visibility,
+        sha256=version.sha256,
+        allowed_users=spec.allowed_users,
+    )
+    for allowed in resolve_users(spec.allowed_users):
+        give(
+            dataset,
+            to=allowed,
+            right="read",
+            reason="Named as an allowed user when the dataset was published.",
+            by=user,
+        )
+    return public_metadata(version)

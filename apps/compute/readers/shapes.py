@@ -1,0 +1,84 @@
+"""The shape reader: which shapes and dtypes does an operation give, and may it run at all? Runs on meta tensors.
+
+Nothing here sees a value, so its errors may quote torch: they depend on shapes, dtypes and static arguments only.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+
+from apps.compute.labels import Operand, Shape
+from apps.compute.operations import TABLE
+from apps.compute.targets import DTYPES, Target
+from gridclient.wire.errors import GridError, InvalidInputError, OperationNotAllowedError, ShapeError
+from gridclient.wire.tensors import ITEM_SIZES, MAX_DIMENSIONS
+
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+REFUSED = (RuntimeError, IndexError, TypeError, ValueError, AssertionError, OverflowError)
+
+
+def nbytes(shape: Shape, dtype: str) -> int:
+    """Bytes of a value, counted in full: an expanded view as its whole, an empty axis as one element."""
+    return prod(max(extent, 1) for extent in shape) * ITEM_SIZES[dtype]
+
+
+def infer(target: Target, bound: dict[str, Any]) -> list[tuple[Shape, str]]:
+    """Shape and dtype of each output. `bound` holds an `Operand` in place of each reference.
+
+    Raises ShapeError, InvalidInputError or OperationNotAllowedError with torch's own first line.
+    """
+    try:
+        made = _run(target, bound, _meta)
+    except REFUSED as error:
+        raise refused(target.name, error, ShapeError) from None
+    outputs = list(made) if isinstance(made, (tuple, list)) else [made]
+    found = []
+    for output in outputs:
+        if output.dtype not in NAMES:
+            raise InvalidInputError(f"{target.name} would give {output.dtype}, which is not supported.")
+        if output.dim() > MAX_DIMENSIONS:
+            raise ShapeError(f"{target.name} would give more than {MAX_DIMENSIONS} dimensions.")
+        found.append((tuple(output.shape), NAMES[output.dtype]))
+    if TABLE[target.name].probe:
+        try:
+            _run(target, bound, _tiny)
+        except REFUSED as error:
+            raise refused(target.name, error, InvalidInputError) from None
+    return found
+
+
+def refused(name: str, error: Exception, otherwise: type[GridError]) -> GridError:
+    """Torch's complaint about shapes or dtypes as ours: its first line."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    if isinstance(error, NotImplementedError) or "not implemented for" in text:
+        return OperationNotAllowedError(f"{name}: {text}", operation=name)
+    return otherwise(f"{name}: {text}", operation=name)
+
+
+def _meta(operand: Operand) -> torch.Tensor:
+    return torch.empty(operand.shape, dtype=DTYPES[operand.dtype], device="meta")
+
+
+def _tiny(operand: Operand) -> torch.Tensor:
+    # Extents up to 1 matter (broadcasting, empty reductions); larger ones fit together at 2 as well.
+    return torch.zeros([min(extent, 2) for extent in operand.shape], dtype=DTYPES[operand.dtype])
+
+
+def _run(target: Target, bound: dict[str, Any], make: Any) -> Any:
+    def value(given: Any) -> Any:
+        if isinstance(given, Operand):
+            return make(given)
+        if isinstance(given, list):
+            return [value(item) for item in given]
+        return given
+
+    args = [value(bound[parameter.name]) for parameter in target.parameters if not parameter.keyword]
+    kwargs = {
+        parameter.name: DTYPES.get(bound[parameter.name]) if parameter.type == "ScalarType" else value(bound[parameter.name])
+        for parameter in target.parameters
+        if parameter.keyword
+    }
+    return target.call(*args, **kwargs)

@@ -1,0 +1,149 @@
+"""The torch reader: the values of a program. Runs the part that a question needs, and keeps what the client holds.
+
+Every operation leaves its inputs as they are, so results may share memory with them. Null records of padded rows are
+left out at the reduction, after every map: exp(0) = 1 counts nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from apps.compute import mapped
+from apps.compute.programs import Entry, Key, Program
+from apps.compute.targets import DTYPES, TARGETS
+from gridclient.program.graph import ASSET, CONSTANT, Dtype, Ref
+from gridclient.wire.errors import GridError, InternalError
+
+Computed = torch.Tensor | pa.Table | None
+Presence = tuple[int, frozenset[tuple[str, int]]]
+
+
+def prepare() -> None:
+    """Settings of a process that computes: one thread, no gradients, no denormals (they would show in the time)."""
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    torch.set_flush_denormal(True)
+
+
+class TorchReader:
+    """Values by node, for the outputs that the client still holds."""
+
+    def __init__(self, program: Program, keep: int) -> None:
+        self._program = program
+        self._keep = keep
+        self._values: dict[int, tuple[Computed, ...]] = {}
+        self._presence: dict[frozenset[tuple[str, int]], torch.Tensor] = {}
+        self.nbytes = 0
+        """Bytes of the values that are kept, counted in full."""
+
+    def has(self, number: int) -> bool:
+        """Whether the node's outputs need not be computed again."""
+        return number in self._values
+
+    def forget(self, ref: Ref) -> None:
+        """The client holds this output no longer."""
+        entry = self._program.entries.get(ref.node)
+        if entry is None or ref.output >= len(entry.facts):
+            return
+        entry.held &= ~(1 << ref.output)
+        if not entry.held and self._values.pop(ref.node, None) is not None:
+            self.nbytes -= entry.nbytes
+
+    def value(self, ref: Ref, order: list[int]) -> torch.Tensor | pa.Table:
+        """Compute `order` (from `Program.plan`) and return one value. Raises InternalError with a fixed text."""
+        running: dict[int, tuple[Computed, ...]] = {}
+        uses = self._program.last_uses(order)
+        for number in order:
+            entry = self._program.entries[number]
+            try:
+                running[number] = self._step(entry, running)
+            except GridError:
+                raise
+            except Exception:  # whatever it was, its text may depend on values
+                raise InternalError(
+                    f"{entry.node.op} could not be computed.", operation=entry.node.op, line=entry.node.line
+                ) from None
+            if entry.held:
+                self._store(number, entry, running[number])
+            for done in uses.get(number, ()):
+                running.pop(done, None)
+        found = running.get(ref.node) or self._values[ref.node]
+        computed = found[ref.output]
+        assert computed is not None
+        return computed
+
+    def constant(self, entry: Entry) -> torch.Tensor:
+        """The tensor of a constant's node."""
+        return self._program.constants.tensor(entry.node.args[0])
+
+    def _store(self, number: int, entry: Entry, computed: tuple[Computed, ...]) -> None:
+        if number not in self._values:
+            self.nbytes += entry.nbytes
+        self._values[number] = computed
+        # What is dropped here is computed again when it is needed.
+        while self.nbytes > self._keep and len(self._values) > 1:
+            oldest = next(iter(self._values))
+            del self._values[oldest]
+            self.nbytes -= self._program.entries[oldest].nbytes
+
+    def _step(self, entry: Entry, running: dict[int, tuple[Computed, ...]]) -> tuple[Computed, ...]:
+        node = entry.node
+        if node.op == ASSET:
+            spec, part = self._program.asset(node)
+            read: Callable[..., Any] = mapped.table if spec.kind == "table" else mapped.tensor
+            return (read(spec, part),)
+        if node.op == CONSTANT:
+            return (self.constant(entry),)
+        if node.op in ("grid::column", "grid::columns"):
+            spec, part = self._program.asset(self._program.entries[node.args[0].node].node)
+            return (mapped.columns(spec, part, node.args[1]),)
+        if node.op == "grid::count":
+            return (self._count(entry),)
+
+        def value(given: Any) -> Any:
+            if isinstance(given, Ref):
+                found = running.get(given.node)
+                return (self._values[given.node] if found is None else found)[given.output]
+            if isinstance(given, Dtype):
+                return DTYPES[given.name]
+            if isinstance(given, list):
+                return [value(item) for item in given]
+            return given
+
+        args = [value(given) for given in node.args]
+        kwargs = {name: value(given) for name, given in node.kwargs.items()}
+        if entry.presence is not None:
+            return (self._masked(node.op, entry.presence, args, kwargs),)
+        made = TARGETS[node.op].call(*args, **kwargs)
+        return tuple(made) if isinstance(made, (tuple, list)) else (made,)
+
+    def _count(self, entry: Entry) -> torch.Tensor:
+        if entry.presence is not None:
+            return self._records(entry.presence[1]).sum()
+        operand = self._program.fact(entry.node.args[0])
+        return torch.tensor(operand.shape[operand.label.axis])
+
+    def _records(self, versions: frozenset[tuple[str, int]]) -> torch.Tensor:
+        """Which rows are records in all these versions: bool [n]."""
+        if versions not in self._presence:
+            flags = [mapped.presence(self._program.specs[version][0]) for version in sorted(versions)]
+            self._presence[versions] = torch.stack(flags).all(0)
+        return self._presence[versions]
+
+    def _masked(self, op: str, presence: Presence, args: list[Any], kwargs: dict[str, Any]) -> torch.Tensor:
+        """sum or mean over records only. The total form of a mean over no record at all is NaN."""
+        axis, versions = presence
+        given = args[0]
+        records = self._records(versions)
+        shape = [1] * given.dim()
+        shape[axis] = records.numel()
+        # Chosen, not multiplied: 0 × infinity is not 0.
+        left = torch.where(records.reshape(shape), given, torch.zeros((), dtype=given.dtype))
+        reduced = TARGETS[op].call(left, *args[1:], **kwargs)
+        if op in ("aten::mean", "aten::mean.dim"):
+            reduced = reduced * (records.numel() / records.sum().to(torch.float64)).to(reduced.dtype)
+        return reduced

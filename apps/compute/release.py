@@ -1,0 +1,200 @@
+"""The only door: every value that leaves this node leaves through here, with an audit event in the same transaction.
+
+    pointer    a value that someone asked for by `.get()`
+    approved   the answer of an approved request, on its way into the store
+    stored     an answer from the store, delivered as often as asked
+
+Each returns a `Released`, which nothing else can make and without which the wire sends no value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+
+from apps.accounts.models import User
+from apps.accounts.queries import token_is_live
+from apps.audit.actions import record
+from apps.audit.models import AuditEvent
+from apps.audit.verbs import Verb
+from apps.compute.messages import Evaluate, Proposal, Value
+from apps.compute.models import StoredAnswer
+from apps.compute.workers import Worker
+from apps.core.canonical import digest
+from apps.core.clock import now
+from apps.core.database import in_database
+from apps.datasets.models import Dataset
+from apps.permissions.policies import Ask, Closed, Decision, decide
+from apps.permissions.policies import Input as AskInput
+from gridclient.program.graph import Ref
+from gridclient.wire.errors import AuthenticationError, InternalError, InvalidInputError
+from gridclient.wire.messages import TensorHeader
+
+_KEY = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, on which token: both are looked at again at every release."""
+
+    user: UUID
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer as it was computed: inline bytes, or a file."""
+
+    kind: str
+    header: TensorHeader
+    data: bytes | None
+    path: Path | None
+
+
+class Released:
+    """A value that may be sent. Made in this module only."""
+
+    __slots__ = ("answer", "route")
+
+    def __init__(self, answer: Answered, route: str, *, key: object) -> None:
+        if key is not _KEY:
+            raise InternalError("A value can only be released by apps.compute.release.")
+        self.answer = answer
+        self.route = route
+
+
+async def pointer(worker: Worker, value: Ref, proposal: Proposal, *, caller: Caller, path: Path) -> Released:
+    """Release the value behind a pointer to the caller, or raise GetNotPermittedError.
+
+    A public value (computed only from the caller's inputs, constants and earlier answers) needs no permission and
+    leaves no audit row. For all others: decide and record in one transaction, then compute, then hand over.
+    """
+    if proposal.label == "public":
+        if proposal.value is not None:
+            header = TensorHeader(proposal.dtype, list(proposal.shape), len(proposal.value))
+            return Released(Answered(proposal.kind, header, proposal.value, None), "public", key=_KEY)
+        return Released(await _evaluate(worker, value, proposal, path), "public", key=_KEY)
+    decision, found = await in_database(_permit, caller, proposal)
+    if found is not None:
+        return Released(found, decision.route, key=_KEY)
+    answer = await _evaluate(worker, value, proposal, path)
+    if decision.route == "aggregate":
+        answer = await in_database(_keep, proposal, answer)
+    return Released(answer, decision.route, key=_KEY)
+
+
+async def approved(worker: Worker, value: Ref, proposal: Proposal, *, user: User, path: Path) -> Answered:
+    """Compute what an owner approved. The one-time grant is checked again, for this program and no other."""
+    await in_database(_check_approval, user, proposal)
+    return await _evaluate(worker, value, proposal, path)
+
+
+async def stored(load: Callable[[], tuple[Answered, AuditEvent]]) -> Released:
+    """Release an answer from the store. `load` runs in a transaction and hands over the audit event of the delivery."""
+
+    def load_and_record() -> Answered:
+        with transaction.atomic():
+            answer, event = load()
+            if event.verb != Verb.REQUEST_DELIVERED:
+                raise InternalError("A delivery without its audit event was stopped.")
+            return answer
+
+    return Released(await in_database(load_and_record), "approved", key=_KEY)
+
+
+def live_user(caller: Caller) -> User:
+    """The caller, if account and token are still good. Raises AuthenticationError."""
+    if not token_is_live(caller.token, now=now()):
+        raise AuthenticationError("This session's token was revoked or has expired; sign in again.")
+    return User.objects.get(pk=caller.user)
+
+
+def _ask(proposal: Proposal) -> Ask:
+    closed = proposal.closed
+    return Ask(
+        label=proposal.label,
+        inputs=[AskInput(i.dataset, i.version, i.columns) for i in proposal.inputs],
+        closed=None if closed is None else Closed(closed.kind, closed.dataset, closed.version, list(closed.columns)),
+        program_hash=proposal.program_hash,
+    )
+
+
+@transaction.atomic
+def _permit(caller: Caller, proposal: Proposal) -> tuple[Decision, Answered | None]:
+    user = live_user(caller)
+    decision = decide(user, _ask(proposal), k=settings.GRID_K, now=now())
+    record(
+        Verb.VALUE_RELEASED,
+        by=user,
+        target=" ".join(f"dataset:{i.dataset}@{i.version}" for i in proposal.inputs),
+        route=decision.route,
+        grant=str(decision.grant.pk) if decision.grant else None,
+        program=proposal.program_hash,
+        label=proposal.label,
+        dtype=proposal.dtype,
+        shape=list(proposal.shape),
+    )
+    if decision.route != "aggregate":
+        return decision, None
+    answer = StoredAnswer.objects.filter(key=_question(proposal)).first()
+    return decision, None if answer is None else _answered(answer)
+
+
+def _question(proposal: Proposal) -> str:
+    """What the stored answer is kept under: the question and the data version, not the way it was programmed."""
+    closed = proposal.closed
+    if closed is None:
+        raise InternalError("Only an answer of the closed set is kept.")
+    named: list[Any] = [
+        closed.kind,
+        closed.dataset,
+        closed.version,
+        list(closed.columns),
+        proposal.dtype,
+        list(proposal.shape),
+    ]
+    return digest(named)
+
+
+@transaction.atomic
+def _keep(proposal: Proposal, answer: Answered) -> Answered:
+    """Store the first answer; whoever computed a second one at the same time gets the first."""
+    closed = proposal.closed
+    if closed is None or answer.data is None:
+        raise InternalError("Only a small answer of the closed set is kept.")
+    row, _ = StoredAnswer.objects.get_or_create(
+        key=_question(proposal),
+        defaults={
+            "dataset": Dataset.objects.get(pk=closed.dataset),
+            "version": closed.version,
+            "question": f"{closed.kind} of {', '.join(closed.columns) or 'rows'}"[:400],
+            "dtype": answer.header.dtype,
+            "shape": list(answer.header.shape),
+            "data": answer.data,
+        },
+    )
+    return _answered(row)
+
+
+def _answered(row: StoredAnswer) -> Answered:
+    data = bytes(row.data)
+    return Answered("tensor", TensorHeader(row.dtype, row.shape, len(data)), data, None)
+
+
+def _check_approval(user: User, proposal: Proposal) -> None:
+    if not user.is_active:
+        raise AuthenticationError("The requester's account is no longer active.")
+    decide(user, _ask(proposal), k=settings.GRID_K, now=now())
+
+
+async def _evaluate(worker: Worker, value: Ref, proposal: Proposal, path: Path) -> Answered:
+    reply = await worker.ask(Evaluate(proposal.ask, value, str(path)))
+    if not isinstance(reply, Value):
+        raise InvalidInputError("This value cannot be computed.")
+    return Answered(reply.kind, reply.header, reply.data, None if reply.data is not None else path)

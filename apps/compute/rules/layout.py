@@ -1,0 +1,209 @@
+"""Rules of operations that move, choose and join elements without computing with them."""
+
+from __future__ import annotations
+
+from math import prod
+
+import msgspec
+
+from apps.compute.labels import AGG, PUBLIC, ROWS, Call, Label, Operand, Shape, Source, aligned, by_rows, tainted, total
+
+
+def moved(call: Call) -> Label:
+    """transpose, t, permute: the axes move, nothing else."""
+    value = call.operand("self")
+    rank = len(value.shape)
+    if call.op == "aten::permute":
+        order = [axis % max(rank, 1) for axis in call.args["dims"]]
+    else:
+        first, second = (call.args["dim0"], call.args["dim1"]) if call.op == "aten::transpose.int" else (0, rank - 1)
+        order = list(range(rank))
+        if rank > 1:
+            order[first % rank], order[second % rank] = order[second % rank], order[first % rank]
+    return _renamed(call, value, {old: new for new, old in enumerate(order)})
+
+
+def unsqueezed(call: Call) -> Label:
+    value = call.operand("self")
+    dim = call.args["dim"] % (len(value.shape) + 1)
+    return _renamed(call, value, {axis: axis + (axis >= dim) for axis in range(len(value.shape))})
+
+
+def squeezed(call: Call) -> Label:
+    """An axis of one element disappears; where it was the entity axis nothing tells people apart any more."""
+    value = call.operand("self")
+    rank = len(value.shape)
+    dim = call.args["dim"]
+    dims = {axis % max(rank, 1) for axis in (dim if isinstance(dim, list) else [dim])}
+    kept = [axis for axis in range(rank) if axis not in dims or value.shape[axis] != 1]
+    return _renamed(call, value, {old: new for new, old in enumerate(kept)})
+
+
+def reshaped(call: Call) -> Label:
+    """view: ROWS where the entity axis is still an axis of its own."""
+    value = call.operand("self")
+    if value.label.kind == ROWS and value.shape != call.outputs[0]:
+        axis = kept_axis(value.shape, value.label.axis, call.outputs[0])
+        return tainted(call) if axis is None else by_rows(call, axis, [value.label])
+    return _renamed(call, value, {axis: axis for axis in range(len(value.shape))})
+
+
+def kept_axis(before: Shape, axis: int, after: Shape) -> int | None:
+    """Where `axis` lies after a reshape: as many elements before it and behind it, and the same extent; else None."""
+    for place, extent in enumerate(after):
+        if (
+            extent == before[axis]
+            and prod(after[:place]) == prod(before[:axis])
+            and prod(after[place + 1 :]) == prod(before[axis + 1 :])
+        ):
+            return place
+    return None
+
+
+def expanded(call: Call) -> Label:
+    """The entity axis is never repeated."""
+    value = call.operand("self")
+    axis = aligned([value], call.outputs[0])
+    if axis is None:
+        return tainted(call)
+    return value.label if value.shape == call.outputs[0] else by_rows(call, axis, [value.label])
+
+
+def selected(call: Call) -> Label:
+    """select: one column of many is still rows; one row is one person."""
+    value = call.operand("self")
+    dim = call.args["dim"] % max(len(value.shape), 1)
+    label = _renamed(
+        call, value, {axis: axis - (axis > dim) for axis in range(len(value.shape)) if axis != dim}, source=False
+    )
+    source = value.label.source
+    if label.kind == ROWS and source is not None:
+        chosen = [source.columns[call.args["index"]]] if source.axis == dim else None
+        label = _narrowed(label, source, chosen, value.label.axis - (value.label.axis > dim), dropped=dim)
+    return label
+
+
+def sliced(call: Call) -> Label:
+    """slice: some of the columns, or some of the rows, which are then a sequence of their own."""
+    value = call.operand("self")
+    dim = call.args["dim"] % max(len(value.shape), 1)
+    if value.label.kind == AGG:
+        return total(call)
+    if value.label.kind != ROWS:
+        return tainted(call)
+    start, stop, step = slice(call.args["start"], call.args["end"], call.args["step"]).indices(value.shape[dim])
+    if value.shape == call.outputs[0] and step == 1:
+        return value.label
+    if dim == value.label.axis:
+        return _fewer_rows(call, value, ("slice", start, stop, step))
+    label, source = value.label, value.label.source
+    if source is None:
+        return label
+    return _narrowed(label, source, list(source.columns[start:stop:step]) if source.axis == dim else None, label.axis)
+
+
+def flipped(call: Call) -> Label:
+    value = call.operand("self")
+    rank = max(len(value.shape), 1)
+    dims = {dim % rank for dim in call.args["dims"]}
+    if value.label.kind == AGG:
+        return total(call)
+    if value.label.kind != ROWS:
+        return tainted(call)
+    if value.label.axis in dims:
+        return _fewer_rows(call, value, ("flip",))
+    return by_rows(call, value.label.axis, [value.label]) if dims else value.label
+
+
+def indexed(call: Call) -> Label:
+    """index_select by a public index; or a public table looked up by private codes, each row by itself."""
+    value, index = call.operand("self"), call.operand("index")
+    dim = call.args["dim"] % max(len(value.shape), 1)
+    if value.label.kind == PUBLIC and index.label.kind == ROWS and value.shape and len(index.shape) == 1:
+        return by_rows(call, dim, [index.label])
+    if value.label.kind != ROWS or index.label.kind != PUBLIC:
+        return tainted(call)
+    if dim == value.label.axis:
+        return _fewer_rows(call, value, ("index", index.lineage))
+    return by_rows(call, value.label.axis, [value.label])
+
+
+def joined(call: Call) -> Label:
+    """cat and stack: side by side like a pointwise operation; one below the other where all parts are rows."""
+    parts = call.tensors("tensors")
+    rank = len(call.outputs[0])
+    if all(part.label.kind == AGG for part in parts):
+        return total(call)
+    # cat skips one-dimensional empty parts whatever their rank: nothing lines up then.
+    if call.op == "aten::cat" and any(len(part.shape) != rank for part in parts):
+        return tainted(call)
+    dim = call.args["dim"] % max(rank, 1)
+    labels = [part.label for part in parts if part.label.kind == ROWS]
+    if len(labels) != len(call.private()) or len({label.axis for label in labels}) != 1:
+        return tainted(call)
+    axis = labels[0].axis
+    if call.op == "aten::stack":
+        axis += dim <= axis
+    elif dim == axis:
+        if len(labels) != len(parts) or any(label.mask for label in labels):
+            return tainted(call)
+        return by_rows(call, axis, labels, rows=("cat", *(label.rows for label in labels)))
+    return tainted(call) if len({label.rows for label in labels}) != 1 else by_rows(call, axis, labels)
+
+
+def scattered(call: Call) -> Label:
+    """select_scatter, slice_scatter: part of each row is overwritten. Overwriting rows is TAINTED."""
+    value, source = call.operand("self"), call.operand("src")
+    dim = call.args["dim"] % max(len(value.shape), 1)
+    if call.op == "aten::select_scatter":
+        # The written part has no axis `dim`: give it one of a single element, on which nothing else lies.
+        label = source.label
+        if label.kind == ROWS:
+            label = msgspec.structs.replace(label, axis=label.axis + (label.axis >= dim))
+        source = Operand(label, (*source.shape[:dim], 1, *source.shape[dim:]), source.dtype)
+    axis = aligned([value, source], value.shape)
+    if axis is None or axis == dim or len(source.shape) != len(value.shape):
+        return tainted(call)
+    return by_rows(call, axis, [operand.label for operand in call.private()])
+
+
+def _renamed(call: Call, value: Operand, places: dict[int, int], *, source: bool = True) -> Label:
+    """`places` says where each axis lies now; one that is missing is gone. A total stays a total."""
+    label = value.label
+    if label.kind == AGG:
+        return total(call)
+    if label.kind != ROWS or label.axis not in places:
+        return tainted(call)
+    kept = label.source if source else None
+    if kept is not None and kept.axis is not None:
+        if kept.axis in places:
+            kept = msgspec.structs.replace(kept, axis=places[kept.axis])
+        else:
+            # An axis of one element: there is one column.
+            kept = msgspec.structs.replace(kept, axis=None)
+    return msgspec.structs.replace(label, axis=places[label.axis], source=kept)
+
+
+def _narrowed(label: Label, source: Source, columns: list[str] | None, axis: int, dropped: int | None = None) -> Label:
+    """A source cut along another axis than rows: to `columns` (None: along an axis without names, no longer a source)."""
+    if columns is None:
+        return msgspec.structs.replace(label, axis=axis, source=None)
+    inputs = frozenset(
+        found._replace(columns=frozenset(columns)) if (found.dataset, found.version) == (source.dataset, source.version) else found
+        for found in label.inputs
+    )
+    place = None if dropped is not None else source.axis
+    return msgspec.structs.replace(
+        label,
+        axis=axis,
+        inputs=inputs,
+        source=Source(source.dataset, source.version, tuple(columns), place),
+    )
+
+
+def _fewer_rows(call: Call, value: Operand, how: tuple[object, ...]) -> Label:
+    """Rows chosen or reordered publicly: each slice still depends on one row, but of another sequence."""
+    if value.label.mask:
+        # The presence flags would have to be chosen alike.
+        return tainted(call)
+    return by_rows(call, value.label.axis, [value.label], rows=(*how, value.label.rows))

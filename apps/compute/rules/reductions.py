@@ -1,0 +1,100 @@
+"""Rules of operations that reduce or order along axes."""
+
+from __future__ import annotations
+
+from apps.compute.labels import AGG, ROWS, Answer, Call, Dependence, Label, Operand, by_rows, tainted, total
+from apps.compute.rules.pointwise import exact
+
+SUMMABLE = {None, "float32", "float64", "int64"}
+"""dtypes of a sum that may be called one: a narrower one would wrap or overflow."""
+
+
+def reduced(value: Operand, dim: object) -> set[int]:
+    """The axes that `dim` names: None and an empty list mean all."""
+    rank = len(value.shape)
+    if dim is None or dim == [] or rank == 0:
+        return set(range(rank))
+    return {int(axis) % rank for axis in (dim if isinstance(dim, (list, tuple)) else [dim])}
+
+
+def within_rows(call: Call) -> Label | list[Label]:
+    """max, var, sort, ...: each row by itself along any other axis, TAINTED along the entity axis. All outputs alike."""
+    value = call.operand("self")
+    label: Label = tainted(call)
+    if value.label.kind == ROWS:
+        dims = reduced(value, call.args.get("dim"))
+        if value.label.axis not in dims:
+            label = by_rows(call, _axis_after(call, value, dims), [value.label])
+    return [label] * len(call.outputs)
+
+
+def ordered(call: Call) -> list[Label]:
+    """sort: nothing disappears, so that the entity axis stays where it is."""
+    value = call.operand("self")
+    label = tainted(call)
+    if value.label.kind == ROWS and value.label.axis not in reduced(value, call.args["dim"]):
+        label = by_rows(call, value.label.axis, [value.label])
+    return [label, label]
+
+
+def sums(call: Call) -> Label:
+    """sum: AGG over the entity axis; a member of the closed set where a source is summed over its rows alone."""
+    return _additive(call, "sum")
+
+
+def means(call: Call) -> Label:
+    """mean: the sum divided by the public n; with private n, by the number of records (closed set only)."""
+    return _additive(call, "mean")
+
+
+def counts(call: Call) -> Label:
+    """grid::count: how many records stand behind a value. It depends on no column."""
+    label = call.operand("self").label
+    if label.kind != ROWS:
+        return tainted(call)
+    source = label.source
+    if source is None:
+        return total(call)
+    answer = Answer("count", source.dataset, source.version, ())
+    return Label(AGG, frozenset([Dependence(source.dataset, source.version, frozenset())]), closed=answer)
+
+
+def _additive(call: Call, kind: str) -> Label:
+    value = call.operand("self")
+    label = value.label
+    if call.args.get("dtype") not in SUMMABLE:
+        return tainted(call)
+    unchanged = exact(value.dtype, call.args.get("dtype"))
+    if label.kind == AGG and kind == "sum" and unchanged:
+        return total(call)
+    if label.kind != ROWS:
+        return tainted(call)
+    dims = reduced(value, call.args.get("dim"))
+    if label.axis not in dims:
+        return by_rows(call, _axis_after(call, value, dims), [label])
+    closed = None
+    # Reducing an axis of one element besides the entity axis adds nothing up.
+    # A cast to integers before the sum would be arithmetic on rows.
+    if label.source is not None and unchanged and all(value.shape[axis] == 1 for axis in dims - {label.axis}):
+        closed = Answer(kind, label.source.dataset, label.source.version, label.source.columns)
+    if kind == "mean" and label.mask and closed is None:
+        # A ratio of two sums over people, and not of the closed set.
+        return tainted(call)
+    return total(call, closed)
+
+
+def _axis_after(call: Call, value: Operand, dims: set[int]) -> int:
+    """Where the entity axis lies once `dims` are reduced."""
+    axis = value.label.axis
+    return axis if call.args.get("keepdim") else axis - sum(dim < axis for dim in dims)
+
+
+def presence(call: Call) -> tuple[int, frozenset[tuple[str, int]]] | None:
+    """For sum, mean and count over the entity axis of padded rows: that axis, and whose presence flags count."""
+    value = call.operand("self")
+    label = value.label
+    if label.kind != ROWS or not label.mask:
+        return None
+    if "dim" in call.args and label.axis not in reduced(value, call.args["dim"]):
+        return None
+    return label.axis, label.mask

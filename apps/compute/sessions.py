@@ -1,0 +1,168 @@
+"""A user's session: one program that grows, one worker that runs it. The web process sees names, shapes and labels only."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from django.conf import settings
+
+from apps.accounts.models import User
+from apps.compute import release
+from apps.compute.messages import Append, Bind, Export, Exported, Forget, Proposal, Propose, PutConstant
+from apps.compute.workers import Limits, Worker, Workers
+from apps.core.database import in_database
+from apps.datasets.assets import AssetSpec
+from apps.datasets.models import Dataset
+from apps.datasets.queries import asset_spec
+from apps.permissions.policies import check_can_compute
+from apps.permissions.queries import datasets_visible_to
+from gridclient.program.graph import ASSET, Node, Ref
+from gridclient.wire.errors import GridError, InternalError, InvalidInputError, NotFoundError
+from gridclient.wire.messages import Constant, TensorHeader
+from gridclient.wire.tensors import check_header
+
+
+def limits() -> Limits:
+    """The limits of a worker, from the settings."""
+    return Limits(
+        memory=settings.GRID_SESSION_MEMORY,
+        value=settings.GRID_MAX_VALUE,
+        flops=settings.GRID_MAX_FLOPS,
+        deadline=settings.GRID_DEADLINE,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Exportable:
+    """A program cut to one value, with what a reviewer needs to know of it. The files are the caller's to move."""
+
+    proposal: Proposal
+    exported: Exported
+
+
+class Session:
+    """Everything one connection may do with programs. Methods raise GridError; nothing here knows of frames."""
+
+    def __init__(self, workers: Workers, *, caller: release.Caller) -> None:
+        self.id = uuid4().hex
+        self.caller = caller
+        self.folder = Path(settings.GRID_STORAGE_DIR) / "sessions" / self.id
+        self._workers = workers
+        self._worker: Worker | None = None
+        self._opening = asyncio.Lock()
+        self._bound: set[tuple[str, int]] = set()
+        self._refused: dict[tuple[str, int], GridError] = {}
+        self._numbers = count(1)
+
+    async def worker(self) -> Worker:
+        """This session's worker, started at the first need."""
+        async with self._opening:
+            if self._worker is None:
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._worker = await self._workers.open(self.id, limits(), self.folder)
+            return self._worker
+
+    async def append(self, nodes: Sequence[Node]) -> None:
+        """Add nodes to the program. A dataset that may not be used is refused when a value that needs it is asked for."""
+        worker = await self.worker()
+        for node in nodes:
+            if node.op == ASSET:
+                await self._bind(worker, node)
+        worker.send(Append(list(nodes)))
+        await worker.drain()
+
+    async def _bind(self, worker: Worker, node: Node) -> None:
+        match node.args:
+            case [str() as dataset, int() as version, "values" | "mock" as part] if 0 < version < 2**31:
+                pass
+            case _:
+                raise InvalidInputError("An asset is named by dataset id, version and part ('values' or 'mock').")
+        if (dataset, version) in self._bound:
+            return
+        try:
+            spec = await in_database(_usable, self.caller.user, dataset, version, part)
+        except GridError as error:
+            self._refused[dataset, version] = error
+            return
+        worker.send(Bind(spec))
+        if part == "values":
+            self._bound.add((dataset, version))
+
+    async def constant(self, digest: str, header: TensorHeader, data: bytes | None, path: Path | None) -> None:
+        """Make a constant known to the worker. The worker checks the digest."""
+        check_header(header, settings.GRID_MAX_VALUE)
+        if data is not None and len(data) != header.nbytes:
+            raise InvalidInputError(f"The constant has {len(data)} bytes; its header says {header.nbytes}.")
+        worker = await self.worker()
+        worker.send(PutConstant(digest, header, data, None if path is None else str(path)))
+
+    async def inline_constant(self, command: Constant) -> None:
+        await self.constant(command.digest, command.header, command.data, None)
+
+    def forget(self, values: list[Ref]) -> None:
+        """The client holds these values no longer."""
+        if self._worker is not None:
+            self._worker.send(Forget(values))
+
+    async def get(self, value: Ref) -> release.Released:
+        """Release one value to this session's user."""
+        proposal = await self._propose(value)
+        path = self.folder / f"answer-{next(self._numbers)}"
+        return await release.pointer(await self.worker(), value, proposal, caller=self.caller, path=path)
+
+    async def export(self, value: Ref) -> Exportable:
+        """The program behind a private value, for a request."""
+        proposal = await self._propose(value)
+        if proposal.label == "public":
+            raise InvalidInputError("This value is public: take it with .get(); there is nothing to ask for.")
+        worker = await self.worker()
+        names = await in_database(_names, [found.dataset for found in proposal.inputs])
+        number = next(self._numbers)
+        exported = await worker.ask(Export(number, value, str(self.folder / f"constants-{number}"), names))
+        if not isinstance(exported, Exported):
+            raise InternalError("The program could not be exported.")
+        return Exportable(proposal, exported)
+
+    async def _propose(self, value: Ref) -> Proposal:
+        worker = await self.worker()
+        try:
+            proposal = await worker.ask(Propose(next(self._numbers), value))
+        except NotFoundError as error:
+            named = (error.details.get("dataset"), error.details.get("version"))
+            raise self._refused.get(named, error) from None  # type: ignore[call-overload]
+        if not isinstance(proposal, Proposal):
+            raise InternalError("The worker gave no proposal.")
+        return proposal
+
+    async def close(self) -> None:
+        """End the worker and remove the session's files."""
+        if self._worker is not None:
+            self._worker.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _names(ids: list[str]) -> dict[str, str]:
+    """How the words of a program call its datasets."""
+    return {str(pk): slug for pk, slug in Dataset.objects.filter(pk__in=ids).values_list("pk", "slug")}
+
+
+def _usable(user_id: UUID, dataset_id: str, version: int, part: str) -> AssetSpec:
+    """What the worker needs to map a dataset. Raises NotFoundError alike for absent and forbidden."""
+    user = User.objects.get(pk=user_id)
+    try:
+        key = UUID(dataset_id)
+    except ValueError:
+        key = None
+    dataset = datasets_visible_to(user).filter(pk=key).first() if key else None
+    found = dataset.versions.filter(number=version).first() if dataset else None
+    if dataset is None or found is None:
+        raise NotFoundError("There is no such dataset or version.")
+    if part == "values":
+        check_can_compute(user, dataset)
+    return asset_spec(found)

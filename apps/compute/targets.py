@@ -1,0 +1,195 @@
+"""What runs behind each name: the ATen overload, looked up once at start, its total form, and its schema for checking.
+
+No name from the wire is ever looked up in torch: `TARGETS` is made from the table. For workers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from apps.compute.operations import TABLE
+from gridclient.program.graph import Dtype, Node, Ref
+from gridclient.wire.errors import InternalError, InvalidInputError
+from gridclient.wire.tensors import ITEM_SIZES, MAX_EXTENT
+
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ITEM_SIZES}
+MAX_LIST = 64
+MAX_TENSORS = 4096
+SIZES = frozenset({"size"})
+"""Arguments that are shapes: held to what a shape may be."""
+
+
+class Parameter(NamedTuple):
+    """One argument of a schema. `type` without "Optional[...]"."""
+
+    name: str
+    type: str
+    optional: bool
+    required: bool
+    default: Any
+    keyword: bool
+
+
+class Target(NamedTuple):
+    """`call` never raises because of a value, and no shape of it depends on one. It changes none of its inputs."""
+
+    name: str
+    call: Callable[..., Any]
+    parameters: tuple[Parameter, ...]
+    outputs: int
+
+
+def index_select(self: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Tensor:
+    """Total form: a position that does not exist gives 0."""
+    if index.dim() > 1:
+        raise IndexError("index_select(): Index is supposed to be a vector")
+    extent = self.shape[dim] if self.dim() else 1
+    inside = (index >= 0) & (index < extent)
+    if extent == 0:
+        shape = list(self.shape)
+        shape[dim] = index.numel()
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+    chosen = torch.ops.aten.index_select.default(self, dim, torch.where(inside, index, 0))
+    if self.dim():
+        shape = [1] * self.dim()
+        shape[dim] = index.numel()
+        inside = inside.reshape(shape)
+    else:
+        inside = inside.reshape(())
+    return torch.where(inside, chosen, torch.zeros((), dtype=self.dtype, device=self.device))
+
+
+def reshape(self: torch.Tensor, size: list[int]) -> torch.Tensor:
+    """Total form of `view`: how a value lies in memory is the worker's own business."""
+    return torch.ops.aten.reshape.default(self, size)
+
+
+TOTAL: dict[str, Callable[..., Any]] = {
+    "aten::index_select": index_select,
+    "aten::view": reshape,
+    "aten::_unsafe_view": reshape,
+}
+"""Where the overload itself raises by value or by memory layout."""
+
+
+def _overload(name: str) -> Any:
+    packet, _, overload = name.removeprefix("aten::").partition(".")
+    return getattr(getattr(torch.ops.aten, packet), overload or "default")
+
+
+def _parameter(argument: Any) -> Parameter:
+    kind = str(argument.real_type)
+    optional = kind.startswith("Optional[")
+    return Parameter(
+        argument.name,
+        kind.removeprefix("Optional[")[:-1] if optional else kind,
+        optional,
+        not argument.has_default_value(),
+        argument.default_value if argument.has_default_value() else None,
+        argument.kwarg_only,
+    )
+
+
+def _target(name: str) -> Target:
+    overload = _overload(name)
+    schema = overload._schema
+    if schema.is_mutable or any(argument.is_out for argument in schema.arguments):
+        raise InternalError(f"{name} changes its inputs and cannot be in the table of operations.")
+    if not all(str(returned.type) == "Tensor" for returned in schema.returns):
+        raise InternalError(f"{name} returns something that is not a tensor.")
+    parameters = tuple(_parameter(argument) for argument in schema.arguments)
+    return Target(name, TOTAL.get(name, overload), parameters, len(schema.returns))
+
+
+_SELF = Parameter("self", "Tensor", False, True, None, False)
+TARGETS: dict[str, Target] = {name: _target(name) for name in TABLE if name.startswith("aten::")} | {
+    "grid::column": Target("grid::column", torch.tensor, (_SELF, Parameter("names", "str", False, True, None, False)), 1),
+    "grid::columns": Target(
+        "grid::columns", torch.tensor, (_SELF, Parameter("names", "List[str]", False, True, None, False)), 1
+    ),
+    "grid::count": Target("grid::count", torch.tensor, (_SELF,), 1),
+}
+"""By name, for everything that has operands. The composites are computed by the torch reader itself."""
+
+
+def bind(target: Target, node: Node) -> dict[str, Any]:
+    """The node's arguments by the schema's names, defaults filled in, every type and length checked.
+
+    References stay `Ref`; a dtype becomes its name. Raises InvalidInputError.
+    """
+    positional = [parameter for parameter in target.parameters if not parameter.keyword]
+    if len(node.args) > len(positional):
+        raise _wrong(target, f"takes at most {len(positional)} positional arguments, not {len(node.args)}")
+    given = {parameter.name: value for parameter, value in zip(positional, node.args, strict=False)}
+    for name, value in node.kwargs.items():
+        if name in given or all(name != parameter.name for parameter in target.parameters):
+            raise _wrong(target, f"has no argument {name[:32]!r}, or has it twice")
+        given[name] = value
+    bound: dict[str, Any] = {}
+    for parameter in target.parameters:
+        if parameter.name in given:
+            bound[parameter.name] = _checked(target, parameter, given[parameter.name])
+        elif parameter.required:
+            raise _wrong(target, f"needs the argument {parameter.name!r}")
+        else:
+            bound[parameter.name] = parameter.default
+    return bound
+
+
+def _wrong(target: Target, what: str) -> InvalidInputError:
+    return InvalidInputError(f"{target.name} {what}.", operation=target.name)
+
+
+def _checked(target: Target, parameter: Parameter, value: Any) -> Any:
+    if value is None and (parameter.optional or parameter.type in _ABSENT):
+        return None
+    check = _CHECKS.get(parameter.type)
+    if check is None or not check(value):
+        expected = _WORDS.get(parameter.type, "None")
+        raise _wrong(target, f"expects {expected} for {parameter.name!r}, not {type(value).__name__}")
+    if parameter.type == "ScalarType":
+        return value.name
+    if parameter.type == "List[int]":
+        value = value if isinstance(value, list) else [value]
+        if parameter.name in SIZES and any(not -1 <= extent <= MAX_EXTENT for extent in value):
+            raise _wrong(target, f"expects extents of at most 2**40 (or -1) for {parameter.name!r}")
+    return value
+
+
+def _int(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (bool, float)) or _int(value)
+
+
+_ABSENT = frozenset({"Layout", "Device", "MemoryFormat"})
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    # A number in place of a tensor is what torch calls a wrapped number: `x + 1`.
+    "Tensor": lambda value: isinstance(value, Ref) or _number(value),
+    "List[Tensor]": lambda value: (
+        isinstance(value, list) and 0 < len(value) <= MAX_TENSORS and all(isinstance(item, Ref) for item in value)
+    ),
+    "int": _int,
+    "number": _number,
+    "bool": lambda value: isinstance(value, bool),
+    "List[int]": lambda value: _int(value) or (isinstance(value, list) and len(value) <= MAX_LIST and all(map(_int, value))),
+    "ScalarType": lambda value: isinstance(value, Dtype) and value.name in DTYPES,
+    "str": lambda value: isinstance(value, str),
+    "List[str]": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+}
+_WORDS = {
+    "Tensor": "a value",
+    "List[Tensor]": f"a list of 1 to {MAX_TENSORS} values",
+    "int": "an integer of 64 bits",
+    "number": "a number",
+    "bool": "true or false",
+    "List[int]": f"a list of at most {MAX_LIST} integers",
+    "ScalarType": f"a dtype among {', '.join(DTYPES)}",
+    "str": "a text",
+    "List[str]": "a list of texts",
+}

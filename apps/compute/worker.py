@@ -1,0 +1,214 @@
+"""The process of one session: reads messages, grows the program, answers questions. No database, no network, no Django.
+
+What a question raises is told by class, code and text where it is one of ours; anything else (also a lack of memory)
+becomes one fixed text, because texts of libraries may depend on values.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import torch
+from safetensors.torch import load_file, save_file
+
+from apps.compute import messages
+from apps.compute.constants import raw_bytes
+from apps.compute.labels import PUBLIC
+from apps.compute.messages import LENGTH, Limits
+from apps.compute.programs import Program
+from apps.compute.readers import words
+from apps.compute.readers.torch import TorchReader, prepare
+from apps.compute.summaries import steps
+from apps.datasets.assets import TABLE, TENSOR
+from apps.datasets.ingest import IngestLimits, ingest
+from gridclient.program.graph import CONSTANT, Node, Ref, cut, decode_program, encode_program, result_hash
+from gridclient.program.graph import Program as Graph
+from gridclient.wire.errors import GridError, InternalError, InvalidInputError, LimitExceededError
+from gridclient.wire.messages import INLINE_LIMIT, TensorHeader
+
+UNEXPECTED = "This could not be computed. Nothing was given out."
+
+
+class Session:
+    """The program and its values, and what each message does with them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.program = Program(limits)
+        self.reader = TorchReader(self.program, limits.memory // 2)
+        self._handlers: dict[type, Callable[[Any], messages.Reply]] = {
+            messages.Propose: self.propose,
+            messages.Evaluate: self.evaluate,
+            messages.Export: self.export,
+            messages.Load: self.load,
+            messages.Ingest: self.ingest,
+        }
+
+    def handle(self, order: messages.Order, nbytes: int) -> messages.Reply | None:
+        """What a message is answered with; None for those that ask nothing. Never raises."""
+        match order:
+            case messages.Append(nodes):
+                self.program.append(nodes, nbytes)
+            case messages.Forget(values):
+                for ref in values:
+                    self.reader.forget(ref)
+            case messages.PutConstant(digest, header, data, path):
+                self.program.constants.put(digest, header, data, path)
+            case messages.Bind(spec, parts):
+                self.program.bind(spec, parts)
+                _allow_mapped(spec.nbytes_mapped if hasattr(spec, "nbytes_mapped") else 0)
+            case _:
+                return self._answer(order)
+        return None
+
+    def _answer(self, question: messages.Question) -> messages.Reply:
+        try:
+            return self._handlers[type(question)](question)
+        except GridError as error:
+            details = dict(error.details)
+            line = str(details.pop("line", ""))
+            return messages.Failed(question.ask, error.code, error.message, details, line)
+        except Exception:  # no text of a library leaves: it may depend on values
+            return messages.Failed(question.ask, InternalError.code, UNEXPECTED)
+
+    # --- questions ---
+
+    def propose(self, question: messages.Propose) -> messages.Proposal:
+        """Label, lineage and cost of a value. A small public tensor comes along."""
+        fact = self.program.fact(question.value)
+        plan = self.program.plan(question.value, self.reader.has, self.reader.nbytes)
+        value = None
+        if fact.label.kind == PUBLIC and fact.table is None and fact.nbytes <= INLINE_LIMIT:
+            value = bytes(raw_bytes(self.reader.value(question.value, plan.order)))
+        return messages.Proposal(
+            question.ask,
+            result_hash([question.value], self.program.hashes),
+            fact.label.kind,
+            fact.label.messages(),
+            fact.label.closed and fact.label.closed.message(),
+            TABLE if fact.table else TENSOR,
+            fact.dtype,
+            list(fact.shape),
+            plan.flops,
+            fact.nbytes,
+            len(plan.order),
+            value,
+        )
+
+    def evaluate(self, question: messages.Evaluate) -> messages.Value:
+        """The value itself: inline, or written to the path."""
+        fact = self.program.fact(question.value)
+        plan = self.program.plan(question.value, self.reader.has, self.reader.nbytes)
+        value = self.reader.value(question.value, plan.order)
+        data = raw_bytes(value) if isinstance(value, torch.Tensor) else _stream(value)
+        header = TensorHeader(fact.dtype, list(fact.shape), len(data))
+        kind = TABLE if fact.table else TENSOR
+        if len(data) <= INLINE_LIMIT:
+            return messages.Value(question.ask, header, bytes(data), kind)
+        _write(Path(question.path), data)
+        return messages.Value(question.ask, header, None, kind)
+
+    def export(self, question: messages.Export) -> messages.Exported:
+        """The program cut to one value, ids from 0, without lines; its constants in a file; its words."""
+        self.program.fact(question.value)
+        found = cut({number: entry.node for number, entry in self.program.entries.items()}, [question.value])
+        ids = {node.id: number for number, node in enumerate(found.nodes)}
+        nodes = [_renumbered(node, ids) for node in found.nodes]
+        digests = {node.args[0] for node in nodes if node.op == CONSTANT}
+        constants = {digest: self.program.constants.tensor(digest) for digest in sorted(digests)}
+        nbytes = sum(value.numel() * value.element_size() for value in constants.values())
+        if nbytes > self.limits.constants:
+            raise LimitExceededError(
+                f"The constants of this program take {nbytes} bytes; a request takes at most {self.limits.constants}.",
+                limit=self.limits.constants,
+            )
+        if constants:
+            save_file({digest: value.contiguous() for digest, value in constants.items()}, question.path)
+            os.chmod(question.path, 0o600)
+        result = Ref(ids[question.value.node], question.value.output)
+        text = words.describe(steps(self.program, found, question.names), ids[question.value.node])
+        return messages.Exported(
+            question.ask, encode_program(Graph(nodes, [result])), text, question.path if constants else ""
+        )
+
+    def load(self, question: messages.Load) -> messages.Loaded:
+        """Take an exported program into this session, which must be empty."""
+        if self.program.entries or self.program.failures:
+            raise InvalidInputError("A program is loaded into an empty session.")
+        graph = decode_program(question.program)
+        if question.constants:
+            for digest, value in load_file(question.constants).items():
+                self.program.constants.add(digest, value)
+        self.program.append(graph.nodes, len(question.program))
+        for ref in graph.results:
+            self.program.fact(ref)
+        return messages.Loaded(question.ask, result_hash(graph.results, self.program.hashes), graph.results)
+
+    def ingest(self, question: messages.Ingest) -> messages.Ingested:
+        """Check an upload and write a dataset version's files."""
+        mock = Path(question.mock) if question.mock else None
+        found = ingest(question.spec, Path(question.values), mock, question.key, Path(question.out), IngestLimits())
+        return messages.Ingested(question.ask, msgspec.to_builtins(found))
+
+
+def _renumbered(node: Node, ids: dict[int, int]) -> Node:
+    def value(given: Any) -> Any:
+        if isinstance(given, Ref):
+            return Ref(ids[given.node], given.output)
+        if isinstance(given, list):
+            return [value(item) for item in given]
+        return given
+
+    kwargs = {name: value(node.kwargs[name]) for name in sorted(node.kwargs)}
+    return Node(ids[node.id], node.op, [value(given) for given in node.args], kwargs, node.outputs)
+
+
+def _stream(table: pa.Table) -> memoryview:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getbuffer()
+
+
+def _write(path: Path, data: memoryview) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def serve(connection: socket.socket, limits: Limits) -> None:
+    """Answer messages until the other end closes."""
+    os.umask(0o077)
+    warnings.simplefilter("ignore")
+    prepare()
+    session = Session(limits)
+    while (head := _exactly(connection, LENGTH.size)) is not None:
+        (size,) = LENGTH.unpack(head)
+        body = _exactly(connection, size)
+        if body is None:
+            return
+        reply = session.handle(messages.decode_order(body), size)
+        if reply is not None:
+            connection.sendall(messages.encode(reply))
+
+
+def _exactly(connection: socket.socket, size: int) -> bytearray | None:
+    """`size` bytes, or None at the end of the stream."""
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        received = connection.recv_into(view)
+        if not received:
+            return None
+        view = view[received:]
+    return data

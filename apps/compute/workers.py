@@ -1,0 +1,289 @@
+"""The seam to the workers: start a session's worker, send it messages, ask it questions, end it. Web side, asyncio.
+
+Nothing above this module knows where a worker runs. The embedded backend forks one process a session from a
+forkserver that has torch loaded; a message is `u32 length · MessagePack` on a socket pair.
+
+A worker that crashes, or that overruns its deadline and is killed, looks the same for every reason: the texts are
+fixed, so that they cannot depend on private values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+
+import msgspec
+
+from apps.compute.messages import LENGTH, Failed, Limits, Order, Question, Reply, decode_reply, encode
+from gridclient.wire.errors import GridError, InternalError, LimitExceededError
+
+ROOT = Path(__file__).resolve().parents[2]
+READ = 256 * 1024
+START_SECONDS = 60.0
+MAX_REPLY = 256 * 2**20
+BACKLOG = 8 * 2**20
+"""Bytes that may wait for a busy worker before `drain` (and `ask`) wait too."""
+
+CRASHED = "The session's worker stopped. Nothing was given out; connect again to go on."
+
+
+class Worker:
+    """One session's process. Made by `Workers.open`; all methods belong to the event loop that opened it."""
+
+    def __init__(self, connection: socket.socket, pidfd: int, pid: int, limits: Limits, isolated: bool) -> None:
+        self.pid = pid
+        self.limits = limits
+        self.isolated = isolated
+        """Whether the kernel let the worker give up the network."""
+        self._loop = asyncio.get_running_loop()
+        self._connection: socket.socket | None = connection
+        self._pidfd = pidfd
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, tuple[int, asyncio.Future[Reply]]] = {}
+        self._received = bytearray()
+        self._unsent: deque[memoryview] = deque()
+        self._unsent_bytes = 0
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self._reason: GridError | None = None
+        connection.setblocking(False)
+        self._loop.add_reader(connection.fileno(), self._on_readable)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be asked."""
+        return self._connection is not None
+
+    def send(self, message: Order) -> None:
+        """Send without waiting. Raises what ended the worker, if it ended."""
+        self._write(encode(message))
+
+    async def drain(self) -> None:
+        """Wait until at most `BACKLOG` bytes are unsent: what a fast client must wait for."""
+        await self._drained.wait()
+
+    async def ask(self, message: Question, *, deadline: float | None = None) -> Reply:
+        """Send a question and wait for its reply. `deadline` in seconds, by default the session's.
+
+        Raises the error that the worker tells, LimitExceededError when the deadline passed (the worker is killed
+        then), InternalError when the worker crashed.
+        """
+        await self._drained.wait()
+        seconds = self.limits.deadline if deadline is None else deadline
+        number = next(self._numbers)
+        self._write(encode(msgspec.structs.replace(message, ask=number)))
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self._waiting[number] = (message.ask, future)
+        timer = self._loop.call_later(seconds, self._overrun, seconds)
+        try:
+            reply = await future
+        finally:
+            timer.cancel()
+            self._waiting.pop(number, None)
+        if isinstance(reply, Failed):
+            raise reply.error()
+        return reply
+
+    def kill(self) -> None:
+        """End the process at once. Questions still waiting get an InternalError."""
+        self._end(InternalError(CRASHED))
+
+    # --- below: the socket ---
+
+    def _write(self, data: bytes) -> None:
+        if self._connection is None:
+            raise self._reason or InternalError(CRASHED)
+        view = memoryview(data)
+        if not self._unsent:
+            try:
+                view = view[self._connection.send(view) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._end(InternalError(CRASHED))
+                raise InternalError(CRASHED) from None
+            if not view:
+                return
+            self._loop.add_writer(self._connection.fileno(), self._on_writable)
+        self._unsent.append(view)
+        self._unsent_bytes += len(view)
+        if self._unsent_bytes > BACKLOG:
+            self._drained.clear()
+
+    def _on_writable(self) -> None:
+        assert self._connection is not None
+        try:
+            while self._unsent:
+                sent = self._connection.send(self._unsent[0])
+                self._unsent_bytes -= sent
+                if sent < len(self._unsent[0]):
+                    self._unsent[0] = self._unsent[0][sent:]
+                    break
+                self._unsent.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            return self._end(InternalError(CRASHED))
+        if self._unsent_bytes <= BACKLOG:
+            self._drained.set()
+        if not self._unsent:
+            self._loop.remove_writer(self._connection.fileno())
+
+    def _on_readable(self) -> None:
+        assert self._connection is not None
+        try:
+            data = self._connection.recv(READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            return self._end(InternalError(CRASHED))
+        self._received += data
+        while len(self._received) >= LENGTH.size:
+            (size,) = LENGTH.unpack_from(self._received)
+            if size > MAX_REPLY:
+                return self._end(InternalError(CRASHED))
+            end = LENGTH.size + size
+            if len(self._received) < end:
+                return
+            body = bytes(self._received[LENGTH.size : end])
+            del self._received[:end]
+            try:
+                reply = decode_reply(body)
+            except (msgspec.MsgspecError, RecursionError):
+                return self._end(InternalError(CRASHED))
+            asked, future = self._waiting.get(reply.ask, (0, None))
+            if future is not None and not future.done():
+                future.set_result(msgspec.structs.replace(reply, ask=asked))
+
+    def _overrun(self, seconds: float) -> None:
+        self._end(
+            LimitExceededError(
+                f"This took longer than {seconds:g} seconds and was stopped. Ask for less, or in smaller steps.",
+                limit=seconds,
+            )
+        )
+
+    def _end(self, reason: GridError) -> None:
+        if self._connection is None:
+            return
+        self._reason = reason
+        descriptor = self._connection.fileno()
+        self._loop.remove_reader(descriptor)
+        self._loop.remove_writer(descriptor)
+        self._connection.close()
+        self._connection = None
+        self._unsent.clear()
+        self._drained.set()
+        try:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        os.close(self._pidfd)
+        for _, future in self._waiting.values():
+            if not future.done():
+                future.set_exception(type(reason)(reason.message, **reason.details))
+
+
+class Workers:
+    """All workers of this process, and the forkserver they come from. `close` ends every one of them."""
+
+    def __init__(self) -> None:
+        self._server: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._lock = asyncio.Lock()
+        self._open: list[Worker] = []
+        self.isolated = False
+        """Whether the kernel lets workers give up the network; known once started."""
+
+    async def start(self) -> None:
+        """Start the forkserver (a second or two); `open` does it too when nobody did."""
+        async with self._lock:
+            await self._started()
+
+    async def open(self, session_id: str, limits: Limits, folder: Path) -> Worker:
+        """A new worker, ready in about 30 ms. `folder` is the session's own, for long values and constants.
+
+        Raises InternalError when no process can be started.
+        """
+        async with self._lock:
+            control = await self._started()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                with theirs:
+                    order = msgspec.msgpack.encode([session_id, limits, str(folder)])
+                    socket.send_fds(control, [order], [theirs.fileno()])
+                await self._readable(control)
+                answer, descriptors, _, _ = socket.recv_fds(control, 64, 1)
+                if not answer or not descriptors:
+                    raise OSError("the forkserver is gone")
+            except OSError as error:
+                ours.close()
+                self._stop()
+                raise InternalError("No worker could be started. Try again in a moment.") from error
+            self._open = [worker for worker in self._open if worker.alive]
+            worker = Worker(ours, descriptors[0], msgspec.msgpack.decode(answer, type=int), limits, self.isolated)
+            self._open.append(worker)
+            return worker
+
+    async def close(self) -> None:
+        """Kill every worker and the forkserver."""
+        async with self._lock:
+            for worker in self._open:
+                worker.kill()
+            self._open.clear()
+            self._stop()
+
+    async def _started(self) -> socket.socket:
+        """The control socket of a forkserver that is ready."""
+        if self._control is not None and self._server is not None and self._server.poll() is None:
+            return self._control
+        self._stop()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # Of the environment it needs nothing: what is in ours (keys, passwords) is not for workers.
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", "apps.compute.forkserver", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                cwd=ROOT,
+                env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"},
+            )
+        ours.setblocking(False)
+        self._control = ours
+        await self._readable(ours)
+        ready = ours.recv(64)
+        if not ready:
+            self._stop()
+            raise InternalError("Workers could not be started; the node's log says why.")
+        self.isolated = msgspec.msgpack.decode(ready, type=bool)
+        return ours
+
+    @staticmethod
+    async def _readable(control: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+        loop.add_reader(control.fileno(), event.set)
+        try:
+            await asyncio.wait_for(event.wait(), START_SECONDS)
+        except TimeoutError as error:
+            raise OSError("the forkserver does not answer") from error
+        finally:
+            loop.remove_reader(control.fileno())
+
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+            self._server = None

@@ -1,0 +1,27 @@
+"""Files of requests: complete and durable before a row of the database says that they are there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+def place(source: Path, target: Path) -> None:
+    """Move a finished file to `target`, durably. A file that is there is replaced as a whole."""
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Beside the target first: a session's folder may be on another file system, where a rename is a copy.
+    aside = target.with_name(f"{target.name}.incoming")
+    shutil.move(source, aside)
+    _sync(aside)
+    os.replace(aside, target)
+    _sync(target.parent)
+    _sync(target.parent.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

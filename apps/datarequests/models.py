@@ -1,0 +1,121 @@
+"""A request for one exact value: the program behind it, why it is asked for, the decision, and the stored answer.
+
+The program and its constants are kept whole, so that it runs again at approval without the client or its session.
+Files live in `GRID_STORAGE_DIR/requests/<id>/`: `constants.safetensors` (public inputs) and `answer`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from apps.core.clock import now
+from apps.datarequests.transitions import State
+
+REASON_LIMIT = 2_000
+MAX_FAILURES = 2
+"""An approved program runs once when it was approved and, if that failed, once more at a later start."""
+
+_OPEN = Q(decided_by=None, decided_at=None, decision_reason="")
+_DECIDED = Q(decided_by__isnull=False, decided_at__isnull=False) & ~Q(decision_reason="")
+_UNANSWERED = Q(answered_at=None, answer_kind="", answer_header__isnull=True)
+_ANSWERED = Q(answered_at__isnull=False, answer_header__isnull=False) & ~Q(answer_kind="")
+
+
+class DataRequest(models.Model):
+    """`state` is written by `transitions.move` alone; `updated` grows with each of its writes."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    requester = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="requests")
+    state = models.CharField(max_length=16, choices=State.choices, default=State.SUBMITTED)
+    reason = models.TextField(max_length=REASON_LIMIT)
+    program_hash = models.CharField(max_length=64)
+    program = models.BinaryField()
+    words = models.TextField("program in words")
+    kind = models.CharField(max_length=8, choices=[("tensor", "tensor"), ("table", "table")])
+    dtype = models.CharField(max_length=16, blank=True)
+    shape = models.JSONField(default=list)
+    label = models.CharField(max_length=16)
+    created = models.DateTimeField(default=now)
+    updated = models.DateTimeField(default=now)
+
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="decisions"
+    )
+    decided_at = models.DateTimeField(null=True, blank=True)
+    decision_reason = models.TextField(max_length=REASON_LIMIT, blank=True)
+
+    answered_at = models.DateTimeField(null=True, blank=True)
+    answer_kind = models.CharField(max_length=8, blank=True)
+    answer_header = models.JSONField(null=True, blank=True)
+    delivered_at = models.DateTimeField(null=True, blank=True)
+    failure = models.TextField(blank=True)
+    failures = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        verbose_name = "request"
+        ordering = ["created", "id"]
+        indexes = [
+            models.Index(fields=["state", "created"], name="request_by_state"),
+            models.Index(fields=["requester", "state"], name="request_by_requester"),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=State.values), name="request_state_known"),
+            models.CheckConstraint(condition=~Q(reason=""), name="request_has_reason"),
+            models.CheckConstraint(
+                condition=(Q(state__in=[State.SUBMITTED, State.WITHDRAWN]) & _OPEN)
+                | (Q(state__in=[State.APPROVED, State.DENIED, State.DELIVERED]) & _DECIDED),
+                name="request_decided_with_who_when_why",
+            ),
+            models.CheckConstraint(
+                condition=(~Q(state=State.DELIVERED) & _UNANSWERED)
+                | (Q(state__in=[State.APPROVED, State.DELIVERED]) & _ANSWERED),
+                name="request_answered_only_when_approved",
+            ),
+            models.CheckConstraint(
+                condition=Q(state=State.DELIVERED, delivered_at__isnull=False)
+                | (~Q(state=State.DELIVERED) & Q(delivered_at=None)),
+                name="request_delivered_with_when",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"request {self.id}"
+
+    @property
+    def folder(self) -> Path:
+        """Where this request's files are."""
+        return Path(settings.GRID_STORAGE_DIR) / "requests" / str(self.pk)
+
+    @property
+    def constants_file(self) -> Path | None:
+        """The program's constants, or None when it has none."""
+        file = self.folder / "constants.safetensors"
+        return file if file.exists() else None
+
+    @property
+    def answer_file(self) -> Path:
+        """The stored answer: raw little-endian bytes of a tensor, or an Arrow stream of a table."""
+        return self.folder / "answer"
+
+
+class RequestInput(models.Model):
+    """A data version that the program reads; `columns` None means all of them."""
+
+    request = models.ForeignKey(DataRequest, on_delete=models.CASCADE, related_name="inputs")
+    dataset = models.ForeignKey("datasets.Dataset", on_delete=models.PROTECT, related_name="request_inputs")
+    version = models.PositiveIntegerField()
+    columns = models.JSONField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["request", "dataset", "version"], name="request_input_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.dataset} version {self.version}"

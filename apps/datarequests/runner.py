@@ -1,0 +1,126 @@
+"""Runs approved requests: the stored program again, in a worker of its own, without client or session.
+
+One request at a time, oldest first. At start everything approved and unanswered is picked up, so that an approval
+outlives the process that recorded it. Where several processes serve one node, two of them may run the same request;
+the first answer is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from django.conf import settings
+from django.db import DatabaseError
+
+from apps.compute import release
+from apps.compute.messages import Bind, Load, Loaded, Proposal, Propose
+from apps.compute.sessions import limits
+from apps.compute.workers import Worker, Workers
+from apps.core.database import in_database
+from apps.core.wake import forget, listen
+from apps.datarequests import actions
+from apps.datarequests.models import DataRequest
+from apps.datarequests.queries import unanswered
+from apps.datasets.assets import AssetSpec
+from apps.datasets.models import DatasetVersion
+from apps.datasets.queries import asset_spec
+from gridclient.program.graph import ASSET, decode_program
+from gridclient.wire.errors import ConflictError, InternalError
+
+logger = logging.getLogger(__name__)
+
+FAILED = "This request was approved, but its program did not run to its end here. The node's operator can say more."
+"""The same for every reason: a failure must not tell anything about private values."""
+RETRY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An approved request with all that its worker must know."""
+
+    request: DataRequest
+    assets: list[AssetSpec]
+
+
+async def run(workers: Workers) -> None:
+    """Answer approved requests until cancelled: those that are there, then those that an approval wakes us for."""
+    event = listen("requests")
+    again = True
+    try:
+        while True:
+            event.clear()
+            try:
+                for key in await in_database(_pending, again):
+                    await answer(workers, key)
+                again = False
+            except DatabaseError as error:
+                logger.warning("The queue cannot be read (%s); trying again.", type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            await event.wait()
+    finally:
+        forget("requests", event)
+
+
+async def answer(workers: Workers, key: UUID) -> None:
+    """Run one approved request and store its answer, or note that it failed."""
+    folder = Path(settings.GRID_STORAGE_DIR) / "sessions" / f"request-{key}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    worker: Worker | None = None
+    try:
+        job = await in_database(_job, key)
+        worker = await workers.open(folder.name, limits(), folder)
+        await _execute(worker, job, folder / "answer")
+    except DatabaseError:
+        raise
+    except Exception as error:
+        # The text of an error may quote what a program met; its kind is enough to look further.
+        logger.warning("Approved request %s failed: %s.", key, type(error).__name__)
+        await in_database(_fail, key)
+    finally:
+        if worker is not None:
+            worker.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _execute(worker: Worker, job: Job, path: Path) -> None:
+    request = job.request
+    for spec in job.assets:
+        worker.send(Bind(spec))
+    constants = request.constants_file
+    loaded = await worker.ask(Load(1, bytes(request.program), str(constants or "")))
+    if not isinstance(loaded, Loaded) or len(loaded.results) != 1:
+        raise InternalError("The stored program could not be loaded.")
+    target = loaded.results[0]
+    proposal = await worker.ask(Propose(2, target))
+    if not isinstance(proposal, Proposal) or proposal.program_hash != request.program_hash:
+        raise ConflictError("The stored program is not the one that was approved.")
+    answered = await release.approved(worker, target, proposal, user=request.requester, path=path)
+    await in_database(_store, request, answered, path)
+
+
+def _pending(again: bool) -> list[UUID]:
+    return list(unanswered(again=again).values_list("pk", flat=True))
+
+
+def _job(key: UUID) -> Job:
+    request = DataRequest.objects.select_related("requester").get(pk=key)
+    named = {tuple(node.args[:2]) for node in decode_program(request.program).nodes if node.op == ASSET}
+    # Mock data that a program reads is no input to decide on, but the worker must find it.
+    versions = [DatasetVersion.objects.get(dataset=dataset, number=number) for dataset, number in sorted(named)]
+    return Job(request, [asset_spec(version) for version in versions])
+
+
+def _store(request: DataRequest, answered: release.Answered, path: Path) -> None:
+    if answered.data is not None:
+        path.write_bytes(answered.data)
+    actions.store_answer(request, header=answered.header, kind=answered.kind, path=path)
+
+
+def _fail(key: UUID) -> None:
+    actions.mark_failed(DataRequest.objects.get(pk=key), FAILED)

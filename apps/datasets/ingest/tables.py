@@ -1,0 +1,250 @@
+"""A table, from an Arrow IPC stream to the files of a version.
+
+Numbers and dates (days since 1970-01-01) become float64, categories int64 codes in declared order, booleans stay.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from apps.datasets.assets import MOCK, SUFFIXES, TABLE, TABLE_PRESENCE, VALUES, Ingested
+from apps.datasets.ingest import mocks
+from apps.datasets.ingest.declared import BOOLEAN, CATEGORY, DATE, has_presence, published_columns, subject
+from apps.datasets.ingest.entities import Entities
+from apps.datasets.ingest.files import write_arrow
+from apps.datasets.ingest.limits import IngestLimits, Problems
+from apps.datasets.ingest.rules import Array, Rules
+from gridclient.wire.errors import InvalidInputError, LimitExceededError
+from gridclient.wire.messages import Column, PublishSpec
+
+UNREADABLE = "The upload is not a readable Arrow IPC stream of flat, uncompressed columns."
+DTYPES = {CATEGORY: "int64", BOOLEAN: "bool"}
+EXACT = 2.0**53
+PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+
+
+def ingest_table(
+    spec: PublishSpec,
+    values: Path,
+    mock: Path | None,
+    key: bytes,
+    out: Path,
+    limits: IngestLimits,
+    problems: Problems,
+) -> Ingested:
+    """Check and write a table; problems are added, not raised. Raises InvalidInputError for a file it cannot read."""
+    columns = published_columns(spec)
+    table = read_table(values, limits.bytes)
+    n = table.num_rows
+    rows = n if spec.max_rows is None else max(spec.max_rows, n)
+    if n == 0:
+        raise InvalidInputError("The table has no rows.")
+    if spec.max_rows is not None and n > spec.max_rows:
+        problems.add("max_rows: the upload has more rows.")
+    if rows > limits.rows or rows * 8 * len(columns) > limits.bytes:
+        raise InvalidInputError("max_rows: a table of so many rows and columns passes the limit of this node.")
+    identifiers = [spec.entities] if spec.entities is not None else []
+    _check_names(table, [*(column.name for column in columns), *identifiers], "")
+    arrays, present = _checked(table, columns, spec.missing, problems)
+    nbytes, sha256 = _write(out / f"{VALUES}{SUFFIXES[TABLE]}", arrays, present, rows, has_presence(spec))
+    entities = _entities(table, spec, key, limits, problems)
+    if entities is not None:
+        entities.write(out, rows)
+    _mock(spec, columns, table, arrays, mock, out, rows, limits, problems)
+    return Ingested(
+        kind=TABLE,
+        dtype="",
+        shape=[rows, len(columns)],
+        columns=columns,
+        rows_public=spec.max_rows is None,
+        row_count=n,
+        entities="rows" if entities is None else "declared",
+        entity_count=int(present.sum()) if entities is None else entities.count(present),
+        max_rows_per_entity=1 if entities is None else spec.max_rows_per_entity,
+        missing=spec.missing,
+        presence=has_presence(spec),
+        nbytes=nbytes,
+        sha256=sha256,
+    )
+
+
+def read_table(path: Path, limit: int) -> pa.Table:
+    """Map an untrusted Arrow IPC stream and check it completely. Raises InvalidInputError or LimitExceededError."""
+    size = path.stat().st_size
+    if size > limit:
+        raise LimitExceededError(f"This upload has {size} bytes; the limit is {limit}.", limit=limit)
+    try:
+        with pa.memory_map(str(path)) as source:
+            if any(_is_compressed(message.metadata.to_pybytes()) for message in _messages(source)):
+                raise InvalidInputError(UNREADABLE)
+            source.seek(0)
+            with pa.ipc.open_stream(source) as reader:
+                if not all(_is_flat(field.type) for field in reader.schema):
+                    raise InvalidInputError(UNREADABLE)
+                batches = list(reader)
+                table = pa.Table.from_batches(batches, reader.schema)
+        # Offsets and indices of a hostile file may point anywhere: nothing is read before they are checked.
+        table.validate(full=True)
+    except MemoryError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, TypeError, struct.error, IndexError, RecursionError):
+        # Arrow's text may quote the file.
+        raise InvalidInputError(UNREADABLE) from None
+    return table
+
+
+def _messages(source: pa.NativeFile) -> Iterable[pa.Message]:
+    reader = pa.ipc.MessageReader.open_stream(source)
+    while True:
+        try:
+            yield reader.read_next_message()
+        except StopIteration:
+            return
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    """Whether a message's buffers are compressed (a bomb would unfold while it is read). See Arrow's `Message.fbs`."""
+
+    def field(table: int, number: int) -> int:
+        vtable = table - struct.unpack_from("<i", metadata, table)[0]
+        slot = 4 + 2 * number
+        if slot >= struct.unpack_from("<H", metadata, vtable)[0]:
+            return 0
+        offset: int = struct.unpack_from("<H", metadata, vtable + slot)[0]
+        return table + offset if offset else 0
+
+    def follow(position: int) -> int:
+        return position + int(struct.unpack_from("<I", metadata, position)[0])
+
+    message = follow(0)
+    kind_at, header_at = field(message, 1), field(message, 2)
+    if not kind_at or not header_at:
+        return False
+    kind, header = metadata[kind_at], follow(header_at)
+    if kind == 2:  # a dictionary: its record batch is field 1
+        inner = field(header, 1)
+        if not inner:
+            return False
+        header = follow(inner)
+    return kind in (2, 3) and field(header, 3) != 0
+
+
+def _is_flat(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_date(kind)
+        or pa.types.is_timestamp(kind)
+        or _is_text(kind)
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _check_names(table: pa.Table, names: Sequence[str], of: str) -> None:
+    # The upload's own names stay out of the text: in a table that was turned round they are values.
+    absent = [name for name in dict.fromkeys(names) if name not in table.column_names]
+    problems = [f"{of}{subject(name)}: it is declared and not in the table." for name in absent]
+    if set(table.column_names) - set(names):
+        problems.append(f"{of}columns: the table has columns that are not declared.")
+    if len(set(table.column_names)) != len(table.column_names):
+        problems.append(f"{of}columns: the table has two columns of one name.")
+    if problems:
+        raise InvalidInputError(" ".join(problems))
+
+
+def _checked(
+    table: pa.Table, columns: Sequence[Column], missing: str | float, problems: Problems, *, of: str = ""
+) -> tuple[list[Array], Array]:
+    """The columns as arrays [n], checked and with missing values treated; and which rows are records, bool [n]."""
+    read = [_read(table[column.name], column, problems, of) for column in columns]
+    lost = np.stack([gone for _, gone in read], axis=1)
+    nulls = lost.any(axis=1) if missing == "null" else np.zeros(table.num_rows, dtype=bool)
+    arrays = []
+    for (numbers, gone), column in zip(read, columns, strict=True):
+        rules = Rules([column], 1, DTYPES.get(column.kind, "float64"), missing, of=of)
+        arrays.append(rules.apply(numbers[:, None], gone[:, None], nulls)[:, 0])
+        rules.report(problems)
+    return arrays, ~nulls
+
+
+def _read(values: pa.ChunkedArray, column: Column, problems: Problems, of: str) -> tuple[Array, Array]:
+    """A column as its stored numbers [n], and which are missing, bool [n] (their number is 0)."""
+    where = f"{of}{subject(column.name)}"
+    kind = values.type
+    dtype = DTYPES.get(column.kind, "float64")
+    nothing: Array = np.zeros(len(values), dtype=dtype)
+    if column.kind == CATEGORY and (pa.types.is_dictionary(kind) or _is_text(kind) or pa.types.is_integer(kind)):
+        codes, gone = _codes(values, column.categories or [])
+        if (codes < 0).any():
+            problems.add(f"{where}: values that are none of the declared categories.")
+        return np.maximum(codes, 0), gone
+    if column.kind == BOOLEAN and pa.types.is_boolean(kind):
+        return _numpy(values, False), _numpy(pc.is_null(values), False)
+    if column.kind == DATE and (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+        unit = "ms" if pa.types.is_date64(kind) else getattr(kind, "unit", None)
+        whole = values.cast(pa.int32() if pa.types.is_date32(kind) else pa.int64())
+        days = _numpy(whole, 0).astype(np.float64) / (1 if unit is None else PER_DAY[unit])
+        return days, _numpy(pc.is_null(values), False)
+    if column.kind == "number" and (
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    ):
+        numbers = _numpy(values.cast(pa.float64(), safe=False), np.nan)
+        if pa.types.is_integer(kind) and (np.abs(numbers) > EXACT).any():
+            problems.add(f"{where}: whole numbers beyond 2**53 cannot be kept exactly; declare a category, or scale them.")
+        gone = np.isnan(numbers)
+        return np.where(gone, 0.0, numbers), gone
+    problems.add(f"{where}: its values are not of the declared kind, {column.kind!r}.")
+    return nothing, np.zeros(len(values), dtype=bool)
+
+
+def _numpy(values: pa.ChunkedArray, missing: Any) -> Array:
+    return np.asarray(pc.fill_null(values, missing).to_numpy())
+
+
+def _codes(values: pa.ChunkedArray, categories: Sequence[str]) -> tuple[Array, Array]:
+    """Codes in declared order, -1 for what is not declared; and which are missing."""
+    known = pa.array(categories, pa.string())
+    codes: list[Array] = [np.empty(0, np.int64)]
+    gone: list[Array] = [np.empty(0, bool)]
+    for chunk in values.chunks:
+        if isinstance(chunk, pa.DictionaryArray):
+            # The dictionary is looked up, never unfolded: a long text repeated often would fill the memory.
+            words, places = chunk.dictionary.cast(pa.large_string()), chunk.indices
+        else:
+            words, places = chunk.cast(pa.large_string()), None
+        found = pc.fill_null(pc.index_in(words, known.cast(pa.large_string())).cast(pa.int64()), -1)
+        absent = pc.is_null(words)
+        if places is not None:
+            found = pc.fill_null(found.take(places), 0)
+            absent = pc.or_(pc.is_null(places), pc.fill_null(absent.take(places), True))
+        lost = absent.to_numpy(zero_copy_only=False)
+        codes.append(np.where(lost, 0, found.to_numpy(zero_copy_only=False)))
+        gone.append(lost)
+    return np.concatenate(codes), np.concatenate(gone)
+
+
+def _write(path: Path, arrays: Any, present: Array, rows: int, presence: bool) -> tuple[int, str]:
+    columns = [(name, _padded(array, rows)) for name, array in arrays]
+    if presence:
+        columns.append((TABLE_PRESENCE, _padded(present, rows)))
+    return write_arrow(path, columns)
+
+
+def _padded(array: Array, rows: int) -> pa.Array:
+    if len(array) < rows:
+        array = np.concatenate([array, np.zeros(rows - len(array), dtype=array.dtype)])
+    return pa.array(array)

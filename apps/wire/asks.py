@@ -1,0 +1,95 @@
+"""What a connection may ask for beyond values: publish, put into the queue, fetch what was approved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from apps.accounts.models import User
+from apps.audit.models import AuditEvent
+from apps.compute import publish as publishing
+from apps.compute import release
+from apps.compute.sessions import Exportable, Session
+from apps.core.database import in_database
+from apps.datarequests import actions as requests
+from apps.datarequests.policies import check_can_fetch
+from apps.datarequests.queries import answer_of, requests_visible_to
+from apps.permissions.policies import check_can_publish
+from apps.wire.transfers import Uploads
+from gridclient.wire import messages as m
+from gridclient.wire.errors import InvalidInputError, NotFoundError
+
+
+async def check_upload(command: m.Upload, caller: release.Caller) -> None:
+    """Refuse an upload that could not be used, before its first byte."""
+    match command.purpose:
+        case "constant":
+            if command.header is None or command.header.nbytes != command.nbytes:
+                raise InvalidInputError("A constant is uploaded with its header, of the same number of bytes.")
+        case "values" | "mock":
+            await in_database(lambda: check_can_publish(User.objects.get(pk=caller.user)))
+        case _:
+            raise InvalidInputError("The purpose of an upload is 'constant', 'values' or 'mock'.")
+
+
+async def publish(command: m.Publish, session: Session, uploads: Uploads) -> dict[str, Any]:
+    """Publish finished uploads; returns the dataset's public metadata."""
+    values = uploads.take(command.values)
+    mock = uploads.take(command.mock) if command.mock else None
+    try:
+        return await publishing.publish(
+            await session.worker(),
+            ask=command.ask,
+            user=session.caller.user,
+            spec=command.spec,
+            values=values,
+            mock=mock,
+        )
+    finally:
+        for path in (values, mock):
+            if path is not None:
+                uploads.release(path)
+
+
+async def submit(command: m.Request, session: Session) -> str:
+    """Put the program behind a value into the queue; returns the request's id."""
+    return await in_database(_submit, await session.export(command.value), command.reason, session.caller)
+
+
+def _submit(exportable: Exportable, reason: str, caller: release.Caller) -> str:
+    user = release.live_user(caller)
+    proposal, exported = exportable.proposal, exportable.exported
+    request = requests.submit(
+        requester=user,
+        reason=reason,
+        program=exported.program,
+        words=exported.words,
+        program_hash=proposal.program_hash,
+        inputs=proposal.inputs,
+        kind=proposal.kind,
+        dtype=proposal.dtype,
+        shape=list(proposal.shape),
+        label=proposal.label,
+        constants_file=Path(exported.constants) if exported.constants else None,
+        by=user,
+    )
+    return str(request.pk)
+
+
+async def fetch(command: m.Fetch, caller: release.Caller) -> release.Released:
+    """The stored answer of an approved request."""
+
+    def load() -> tuple[release.Answered, AuditEvent]:
+        user = release.live_user(caller)
+        try:
+            key = UUID(command.request)
+        except ValueError:
+            key = None
+        request = requests_visible_to(user).filter(pk=key).first() if key else None
+        if request is None:
+            raise NotFoundError("There is no such request.")
+        check_can_fetch(user, request)
+        return answer_of(request), requests.delivered(request, to=user)
+
+    return await release.stored(load)

@@ -1,0 +1,78 @@
+"""The first exchange of a connection: who is it, and do both ends speak the same protocol?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from apps.accounts.queries import user_of_token
+from apps.compute.release import Caller
+from apps.core.clock import now
+from apps.core.database import in_database
+from apps.network.queries import node_id
+from gridclient.program.operations import OPERATIONS_VERSION
+from gridclient.wire import messages as m
+from gridclient.wire.errors import AuthenticationError, InvalidInputError, VersionMismatchError
+from gridclient.wire.frames import CHUNK, CHUNK_SIZE, CHUNKS_IN_FLIGHT, MAX_FRAME, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class Greeted:
+    """What the welcome says of the user and the node."""
+
+    node_id: str
+    user: str
+    rights: list[str]
+
+
+async def greet(data: bytes) -> tuple[Greeted, Caller]:
+    """Check the first frame. Raises InvalidInputError, VersionMismatchError or AuthenticationError."""
+    frame = unpack(data)
+    if frame.kind == CHUNK:
+        raise AuthenticationError("Say hello first.")
+    batch = m.decode_client(frame.body)
+    if len(batch.commands) != 1 or not isinstance(batch.commands[0], m.Hello) or batch.id != 1:
+        raise AuthenticationError("The first batch has id 1 and holds one hello.")
+    command = batch.commands[0]
+    if command.protocol != m.PROTOCOL_VERSION:
+        raise VersionMismatchError(
+            f"This node speaks protocol {m.PROTOCOL_VERSION}, the client {command.protocol}: "
+            + ("upgrade gridclient." if command.protocol < m.PROTOCOL_VERSION else "the node must be upgraded."),
+            protocol=m.PROTOCOL_VERSION,
+        )
+    if command.operations > OPERATIONS_VERSION:
+        raise VersionMismatchError(
+            f"This node knows operation set {OPERATIONS_VERSION}, the client uses {command.operations}: "
+            "the node must be upgraded.",
+            operations=OPERATIONS_VERSION,
+        )
+    if settings.GRID_ROLE != "node":
+        raise InvalidInputError("This is a network: it holds no data. Connect to one of its nodes.")
+    return await in_database(_identify, command.token)
+
+
+def _identify(token: str) -> tuple[Greeted, Caller]:
+    user, access = user_of_token(token, now=now())
+    return Greeted(node_id(), user.username, sorted(user.capabilities)), Caller(user.pk, access.pk)
+
+
+def welcome(greeted: Greeted, session: str) -> m.Welcome:
+    """The answer to a good hello."""
+    return m.Welcome(
+        session,
+        m.PROTOCOL_VERSION,
+        OPERATIONS_VERSION,
+        greeted.node_id,
+        settings.GRID_NAME,
+        greeted.user,
+        greeted.rights,
+        {
+            "frame": MAX_FRAME,
+            "chunk": CHUNK_SIZE,
+            "chunks_in_flight": CHUNKS_IN_FLIGHT,
+            "upload": settings.GRID_MAX_UPLOAD,
+            "value": settings.GRID_MAX_VALUE,
+            "deadline_seconds": settings.GRID_DEADLINE,
+        },
+    )

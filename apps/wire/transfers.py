@@ -1,0 +1,157 @@
+"""Long values in chunks, both ways: written to and read from files in the session's folder, in constant memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from gridclient.wire.errors import InvalidInputError, LimitExceededError, NotFoundError
+from gridclient.wire.frames import CHUNK_SIZE, CHUNKS_IN_FLIGHT, Frame, pack_chunk
+from gridclient.wire.messages import Upload
+
+T = TypeVar("T")
+MAX_OPEN_UPLOADS = 16
+# Hashing and disk would hold up the event loop: half a millisecond a chunk.
+_disk = ThreadPoolExecutor(max_workers=2, thread_name_prefix="disk")
+
+
+async def on_disk(function: Callable[..., T], *args: object) -> T:
+    """Run blocking file work beside the event loop."""
+    return await asyncio.get_running_loop().run_in_executor(_disk, function, *args)
+
+
+@dataclass
+class Incoming:
+    """An upload on its way."""
+
+    command: Upload
+    path: Path
+    file: BinaryIO
+    received: int = 0
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+
+class Uploads:
+    """The uploads of one session. Chunks of a transfer arrive in order; the acknowledgement is the received offset."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder = folder
+        self.limit = limit
+        self._open: dict[int, Incoming] = {}
+        self._finished: dict[int, Path] = {}
+        self._used: set[int] = set()
+        self._sizes: dict[Path, int] = {}
+        self._bytes = 0
+
+    def begin(self, command: Upload) -> None:
+        """Accept an announced upload, or raise LimitExceededError / InvalidInputError."""
+        if not 1 <= command.nbytes <= self.limit or self._bytes + command.nbytes > self.limit:
+            raise LimitExceededError(
+                f"An upload of {command.nbytes} bytes passes this session's limit of {self.limit}.", limit=self.limit
+            )
+        if len(self._open) >= MAX_OPEN_UPLOADS:
+            raise LimitExceededError(f"At most {MAX_OPEN_UPLOADS} uploads at a time.", limit=MAX_OPEN_UPLOADS)
+        if command.transfer < 1 or command.transfer in self._used:
+            raise InvalidInputError(f"Transfer {command.transfer} was used before; numbers only grow, from 1.")
+        self._used.add(command.transfer)
+        self._bytes += command.nbytes
+        path = self.folder / f"upload-{command.transfer}"
+        self._sizes[path] = command.nbytes
+        self._open[command.transfer] = Incoming(command, path, open(path, "xb", opener=_private))  # noqa: SIM115
+
+    async def chunk(self, frame: Frame) -> tuple[int, Incoming | None]:
+        """Take one chunk. Returns the offset to acknowledge, and the upload when it is complete and its digest fits."""
+        incoming = self._open.get(frame.transfer)
+        if incoming is None:
+            raise NotFoundError(f"No upload {frame.transfer} is open.")
+        try:
+            if frame.offset != incoming.received or len(frame.body) > CHUNK_SIZE:
+                raise InvalidInputError(
+                    f"The next chunk of transfer {frame.transfer} begins at {incoming.received} "
+                    f"and has at most {CHUNK_SIZE} bytes."
+                )
+            if frame.offset + len(frame.body) > incoming.command.nbytes:
+                raise InvalidInputError(f"Transfer {frame.transfer} is longer than announced.")
+            await on_disk(_write, incoming, frame.body)
+            if incoming.received < incoming.command.nbytes:
+                return incoming.received, None
+            if incoming.digest.hexdigest() != incoming.command.sha256:
+                raise InvalidInputError(f"Transfer {frame.transfer} arrived damaged: its sha256 does not fit.")
+        except BaseException:
+            self._discard(frame.transfer)
+            raise
+        incoming.file.close()
+        del self._open[frame.transfer]
+        self._finished[frame.transfer] = incoming.path
+        return incoming.received, incoming
+
+    def take(self, transfer: int) -> Path:
+        """The file of a finished upload, once."""
+        path = self._finished.pop(transfer, None)
+        if path is None:
+            raise NotFoundError(f"No finished upload {transfer}.")
+        return path
+
+    def release(self, path: Path) -> None:
+        """The file is no longer needed: its bytes no longer count."""
+        self._bytes -= self._sizes.pop(path)
+        path.unlink(missing_ok=True)
+
+    def _discard(self, transfer: int) -> None:
+        incoming = self._open.pop(transfer)
+        incoming.file.close()
+        self.release(incoming.path)
+
+    def close(self) -> None:
+        for transfer in list(self._open):
+            self._discard(transfer)
+
+
+class Outgoing:
+    """Flow control of one answer: at most `CHUNKS_IN_FLIGHT` chunks beyond the last acknowledgement."""
+
+    def __init__(self, transfer: int, path: Path, nbytes: int) -> None:
+        self.transfer = transfer
+        self.path = path
+        self.nbytes = nbytes
+        self._acknowledged = 0
+        self._moved = asyncio.Event()
+
+    def acknowledge(self, offset: int) -> None:
+        if offset > self._acknowledged:
+            self._acknowledged = min(offset, self.nbytes)
+            self._moved.set()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The frames of this transfer, as fast as they are acknowledged."""
+        with open(self.path, "rb") as file:
+            offset = 0
+            while offset < self.nbytes:
+                while offset - self._acknowledged >= CHUNKS_IN_FLIGHT * CHUNK_SIZE:
+                    self._moved.clear()
+                    await self._moved.wait()
+                body = await on_disk(file.read, CHUNK_SIZE)
+                yield pack_chunk(self.transfer, offset, body)
+                offset += len(body)
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 hex of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(incoming: Incoming, body: memoryview) -> None:
+    incoming.file.write(body)
+    incoming.digest.update(body)
+    incoming.received += len(body)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

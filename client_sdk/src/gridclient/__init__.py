@@ -1,0 +1,124 @@
+"""Private data science from Python with plain PyTorch: `import gridclient as grid`.
+
+Names are loaded when they are first used, so that a node, which needs the codec and the graph only, never loads torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gridclient import settings
+    from gridclient.admin import AuditReport
+    from gridclient.datasets import Dataset
+    from gridclient.network import GridNetwork, connect_network
+    from gridclient.node import Node, connect, send
+    from gridclient.publish import PrivateTable, PrivateTensor, private_table, private_tensor
+    from gridclient.recorder import Pointer
+    from gridclient.requests import DataRequest
+    from gridclient.tables import TablePointer
+    from gridclient.wire.errors import (
+        AuthenticationError,
+        ConflictError,
+        ConnectionLostError,
+        DifferentNodesError,
+        GetNotPermittedError,
+        GridError,
+        InternalError,
+        InvalidInputError,
+        LimitExceededError,
+        NotFoundError,
+        NotPermittedError,
+        OperationNotAllowedError,
+        PublishNotPermittedError,
+        RemoteValueError,
+        RequestDeniedError,
+        RequestPendingError,
+        ShapeError,
+        VersionMismatchError,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "node": ("Node", "connect", "send"),
+    "network": ("GridNetwork", "connect_network"),
+    "datasets": ("Dataset",),
+    "publish": ("PrivateTable", "PrivateTensor", "private_table", "private_tensor"),
+    "recorder": ("Pointer",),
+    "tables": ("TablePointer",),
+    "requests": ("DataRequest",),
+    "admin": ("AuditReport",),
+    "wire.errors": (
+        "AuthenticationError",
+        "ConflictError",
+        "ConnectionLostError",
+        "DifferentNodesError",
+        "GetNotPermittedError",
+        "GridError",
+        "InternalError",
+        "InvalidInputError",
+        "LimitExceededError",
+        "NotFoundError",
+        "NotPermittedError",
+        "OperationNotAllowedError",
+        "PublishNotPermittedError",
+        "RemoteValueError",
+        "RequestDeniedError",
+        "RequestPendingError",
+        "ShapeError",
+        "VersionMismatchError",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AuditReport",
+    "AuthenticationError",
+    "ConflictError",
+    "ConnectionLostError",
+    "DataRequest",
+    "Dataset",
+    "DifferentNodesError",
+    "GetNotPermittedError",
+    "GridError",
+    "GridNetwork",
+    "InternalError",
+    "InvalidInputError",
+    "LimitExceededError",
+    "Node",
+    "NotFoundError",
+    "NotPermittedError",
+    "OperationNotAllowedError",
+    "Pointer",
+    "PrivateTable",
+    "PrivateTensor",
+    "PublishNotPermittedError",
+    "RemoteValueError",
+    "RequestDeniedError",
+    "RequestPendingError",
+    "ShapeError",
+    "TablePointer",
+    "VersionMismatchError",
+    "connect",
+    "connect_network",
+    "private_table",
+    "private_tensor",
+    "send",
+    "settings",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "settings":
+        return import_module("gridclient.settings")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'gridclient' has no attribute {name!r}")
+    value = getattr(import_module(f"gridclient.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,144 @@
+"""A dataset as it is known from outside: its public metadata, and what its owner does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import msgspec
+
+from gridclient.admin import iso
+from gridclient.records import Grant
+from gridclient.wire.errors import InvalidInputError
+from gridclient.wire.messages import Column
+
+if TYPE_CHECKING:
+    from gridclient.node import Node
+    from gridclient.publish import Publication
+    from gridclient.recorder import Pointer
+    from gridclient.tables import TablePointer
+
+Bounds = tuple[float | None, float | None]
+
+
+class Dataset:
+    """One version of a dataset on a node. Everything here is public to who may see the dataset."""
+
+    def __init__(self, node: Node, metadata: dict[str, Any]) -> None:
+        self._node = node
+        self._metadata = metadata
+        self.id = str(metadata["id"])
+        self.name = str(metadata["slug"])
+        self.title = str(metadata["name"])
+        self.description = str(metadata["description"])
+        self.tags: list[str] = list(metadata["tags"])
+        self.version = int(metadata["version"])
+        self.kind = str(metadata["kind"])
+        self.shape: tuple[int, ...] = tuple(metadata["shape"])
+        self.dtype = str(metadata["dtype"])
+        self.schema: list[Column] = msgspec.convert(metadata["columns"], list[Column])
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns; empty where they have none."""
+        return [column.name for column in self.schema if column.name]
+
+    @property
+    def bounds(self) -> Any:
+        """Declared bounds: (lows, highs) of a tensor's columns, one (low, high) for all, {column: (low, high)} of a table.
+
+        None where none are declared.
+        """
+        bounded = {c.name: (c.low, c.high) for c in self.schema if c.low is not None}
+        if not bounded:
+            return None
+        if self.kind == "table":
+            return bounded
+        if self.columns:
+            return [c.low for c in self.schema], [c.high for c in self.schema]
+        return bounded[""]
+
+    @property
+    def location(self) -> Node:
+        """The node that holds it."""
+        return self._node
+
+    @property
+    def rights(self) -> list[str]:
+        """What I may do with it: discover, compute, aggregate, read."""
+        return list(self._metadata.get("rights", ()))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The public metadata as the node gives it."""
+        return dict(self._metadata)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self.name} version {self.version}: {self.kind} {list(self.shape)} on {self._node.id}>"
+
+    def pointer(self) -> Pointer | TablePointer:
+        """A pointer to its values."""
+        return self._node.pointer(self)
+
+    def refresh(self) -> Dataset:
+        """The dataset as it is now, with its newest version."""
+        return self._node.dataset(self.name)
+
+    def describe(
+        self,
+        description: str | None = None,
+        *,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
+        visibility: str | None = None,
+    ) -> Dataset:
+        """Change what is public about it. What is None stays."""
+        changes = {"description": description, "name": name, "tags": tags, "visibility": visibility}
+        named = {key: value for key, value in changes.items() if value is not None}
+        return Dataset(self._node, self._node.http.patch(self._path(), **named))
+
+    def replace(self, values: Any, **declared: Any) -> Pointer | TablePointer:
+        """Publish a new version; returns a pointer to it. Pointers to the old version keep it.
+
+        `values`: as for `private_tensor` or `private_table` (or what one of these made), with the same arguments.
+        Columns, bounds, categories, `missing`, `max_rows_per_entity` stay as they were unless given.
+        """
+        from gridclient.publish import replacement
+
+        publication: Publication = replacement(self, values, declared)
+        return publication.send(self._node)
+
+    def grant(
+        self,
+        to: str,
+        right: str,
+        *,
+        columns: Sequence[str] | None = None,
+        expires: date | datetime | str | None = None,
+        reason: str = "",
+    ) -> Grant:
+        """Give a right (discover, compute, aggregate, read) to a username or to "team:<slug>"."""
+        if isinstance(columns, str):
+            raise InvalidInputError("columns is a list of names, or None for all of them.")
+        chosen = None if columns is None else list(columns)
+        return Grant(
+            self._node.http.post(
+                self._path("grants/"), to=to, right=right, columns=chosen, expires=iso(expires), reason=reason
+            )
+        )
+
+    def grants(self) -> list[Grant]:
+        """The grants on it that I may see."""
+        return [Grant(row) for row in self._node.http.pages(self._path("grants/"))]
+
+    def revoke(self, grant: Grant | int) -> None:
+        """Take a grant back."""
+        self._node.http.delete(f"grants/{grant if isinstance(grant, int) else grant.id}/")
+
+    def _path(self, below: str = "") -> str:
+        return f"datasets/{quote(self.name, safe='')}/{below}"

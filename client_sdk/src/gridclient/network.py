@@ -1,0 +1,162 @@
+"""A network: it knows which nodes exist and finds datasets on them. The data stay there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from gridclient.admin import Administration
+from gridclient.datasets import Dataset
+from gridclient.http import Http, checked_url
+from gridclient.identity import Account, identity_of, sign_in, with_assertion, with_token
+from gridclient.node import Node, check_credentials, connected_to
+from gridclient.records import Member
+from gridclient.wire.errors import AuthenticationError, GridError, InvalidInputError
+
+if TYPE_CHECKING:
+    from gridclient.recorder import Pointer
+    from gridclient.tables import TablePointer
+
+
+class GridNetwork(Administration):
+    """A network, as a guest or signed in. What a search finds can be used at once, on the node where it is."""
+
+    def __init__(self, identity: Mapping[str, Any], http: Http, account: Account | None) -> None:
+        self.id = str(identity["id"])
+        self.name = str(identity["name"])
+        self.url = http.url
+        self._http = http
+        self._account = account
+        self._lock = threading.Lock()
+        self._found: dict[tuple[str, str, str], Node] = {}
+        self._attached: dict[str, Node] = {}
+
+    def __repr__(self) -> str:
+        who = f"as {self._account.username}" if self._account else "as a guest"
+        return f"<GridNetwork {self.name} at {self.url} {who}>"
+
+    def __enter__(self) -> GridNetwork:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def http(self) -> Http:
+        return self._http
+
+    @property
+    def user(self) -> str | None:
+        """My username on the network; None for a guest."""
+        return self._account.username if self._account else None
+
+    @property
+    def rights(self) -> tuple[str, ...]:
+        """What my roles allow on the network."""
+        return self._account.rights if self._account else ()
+
+    def search(self, *terms: str, limit: int = 1000) -> dict[str, list[Pointer | TablePointer]]:
+        """Pointers by node id, newest first. Every term must match: a tag ("#births"), or a tag or a whole word."""
+        found: dict[str, list[Pointer | TablePointer]] = {}
+        for row in self._http.pages("search/", most=limit, q=list(terms)):
+            node = self._location(row["node"])
+            found.setdefault(str(row["node"]["id"]), []).append(Dataset(node, row["dataset"]).pointer())
+        return found
+
+    def attach(self, node: Node) -> None:
+        """As a guest: use this connection for what searches find on its node."""
+        if self._account is not None:
+            raise InvalidInputError("This network object is signed in: it uses its own account on every node.")
+        self._attached[node.public_key] = node
+
+    def nodes(self) -> list[Member]:
+        """The nodes that belong to the network; for its operator also those that ask to."""
+        return [Member(row) for row in self._http.get("nodes/")["results"]]
+
+    def approve_node(self, id: str, reason: str = "") -> Member:
+        """Let a node join."""
+        return self._decide(id, "approve", reason)
+
+    def reject_node(self, id: str, reason: str = "") -> Member:
+        """Refuse a node that asks to join."""
+        return self._decide(id, "reject", reason)
+
+    def remove_node(self, id: str, reason: str = "") -> Member:
+        """Take a node off the network. Its datasets are found no longer."""
+        return self._decide(id, "remove", reason)
+
+    def close(self) -> None:
+        """End the sessions that came from searches, and the token that signing in made."""
+        with self._lock:
+            nodes, self._found = list(self._found.values()), {}
+        for node in nodes:
+            node.close()
+        if self._account is not None and self._account.session:
+            try:
+                self._http.call("POST", "sign-out/", timeout=2.0)
+            except GridError:
+                pass  # It expires by itself; the network may be gone already.
+        self._http.close()
+
+    def _decide(self, id: str, verb: str, reason: str) -> Member:
+        return Member(self._http.post(f"nodes/{quote(id, safe='')}/{verb}/", reason=reason))
+
+    def _location(self, entry: Mapping[str, str]) -> Node:
+        """The node of a search result. Nothing is sent there before it is needed."""
+        if self._account is None and (own := self._own(entry["public_key"])) is not None:
+            return own
+        key = (entry["id"], entry["public_key"], entry["url"])
+        with self._lock:
+            node = self._found.get(key)
+            if node is None or node.lost:
+                named = dict(entry)
+                node = self._found[key] = Node(
+                    id=named["id"],
+                    name=named["name"],
+                    url=named["url"],
+                    public_key=named["public_key"],
+                    enter=lambda: self._enter(named),
+                )
+            return node
+
+    def _own(self, public_key: str) -> Node | None:
+        """As a guest: the attached connection to a node, else the only one there is."""
+        attached = self._attached.get(public_key)
+        if attached is not None:
+            return attached
+        own = connected_to(public_key)
+        return own[0] if len(own) == 1 else None
+
+    def _enter(self, entry: Mapping[str, str]) -> Account:
+        if self._account is not None:
+            return with_assertion(self._http, entry)
+        own = self._own(entry["public_key"])
+        if own is not None:
+            # Its address is the one that the user typed, not the one that the search gave.
+            return Account(Http(own.url, own.http.token), own.user, own.rights, session=False)
+        several = len(connected_to(entry["public_key"])) > 1
+        why = "You have several connections to it." if several else "You are a guest of this network."
+        raise AuthenticationError(
+            f"{why} To use what was found on {entry['id']}, call network.attach(node) with your grid.connect(...) "
+            "connection to it, or sign in to the network."
+        )
+
+
+def connect_network(
+    url: str, *, username: str | None = None, password: str | None = None, token: str | None = None
+) -> GridNetwork:
+    """Connect to a network: as a guest without credentials, else with a username and password or an access token.
+
+    Raises ConnectionLostError (nobody there), VersionMismatchError, AuthenticationError.
+    """
+    address = checked_url(url)
+    guest = Http(address)
+    identity = identity_of(guest, role="network")
+    if username is None and password is None and token is None:
+        return GridNetwork(identity, guest, None)
+    guest.close()
+    check_credentials(username, password, token)
+    account = sign_in(address, username, password) if username and password else with_token(address, token or "")
+    return GridNetwork(identity, account.http, account)

@@ -1,0 +1,261 @@
+"""A node: where data is. Made by `connect`, or found through a network."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from gridclient.admin import Administration
+from gridclient.connection import Connection
+from gridclient.datasets import Dataset
+from gridclient.http import Http, checked_url
+from gridclient.identity import Account, identity_of, sign_in, with_token
+from gridclient.program.graph import Node as ProgramNode
+from gridclient.program.graph import Ref
+from gridclient.requests import DataRequest, GetNotPermittedError
+from gridclient.wire import messages as m
+from gridclient.wire.errors import (
+    AuthenticationError,
+    ConnectionLostError,
+    GridError,
+    InvalidInputError,
+)
+from gridclient.wire.errors import GetNotPermittedError as Refused
+
+if TYPE_CHECKING:
+    import torch
+
+    from gridclient.recorder import Pointer, Recorder
+    from gridclient.tables import TablePointer
+    from gridclient.transfers import Buffer
+
+_alive: weakref.WeakSet[Node] = weakref.WeakSet()
+_connected: list[Node] = []
+
+
+class Node(Administration):
+    """A node and my account on it. It is signed in to at the first call that needs it. Thread-safe."""
+
+    def __init__(self, *, id: str, name: str, url: str, public_key: str, enter: Callable[[], Account]) -> None:
+        self.id = id
+        self.name = name
+        self.url = url
+        self.public_key = public_key
+        self._enter = enter
+        self._entering = threading.Lock()
+        self._account: Account | None = None
+        self._recorder: Recorder | None = None
+        self._connection = Connection(lambda: (self.account.http.url, self.account.http.token))
+        _alive.add(self)
+
+    def __repr__(self) -> str:
+        who = f" as {self._account.username}" if self._account else ""
+        return f"<Node {self.id} at {self.url}{who}>"
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def account(self) -> Account:
+        """My account here, signed in."""
+        with self._entering:
+            if self._account is None:
+                self._account = self._enter()
+            return self._account
+
+    @property
+    def http(self) -> Http:
+        return self.account.http
+
+    @property
+    def user(self) -> str:
+        """My username here."""
+        return self.account.username
+
+    @property
+    def rights(self) -> tuple[str, ...]:
+        """What my roles allow here."""
+        return self.account.rights
+
+    @property
+    def lost(self) -> bool:
+        """Whether the session has ended: connect again."""
+        return self._connection.lost
+
+    # --- find and publish ---------------------------------------------------------------------------------------
+
+    def datasets(self) -> list[Dataset]:
+        """What I may see here, newest first."""
+        return [Dataset(self, row) for row in self.http.pages("datasets/")]
+
+    def dataset(self, name: str) -> Dataset:
+        """One dataset by its name. Raises NotFoundError, alike for absent and for not mine to see."""
+        return Dataset(self, self.http.get(f"datasets/{quote(name, safe='')}/"))
+
+    def search(self, *terms: str, limit: int = 1000) -> list[Pointer | TablePointer]:
+        """Pointers to what every term matches: a tag ("#births"), or a word of name, description or tags."""
+        return [Dataset(self, row).pointer() for row in self.http.pages("datasets/", most=limit, q=list(terms))]
+
+    def requests(self, state: str | None = None) -> list[DataRequest]:
+        """Requests, oldest first: mine, and those that I may look at."""
+        return [DataRequest(self, row) for row in self.http.pages("requests/", state=state)]
+
+    def publish(self, spec: m.PublishSpec, values: Sequence[Buffer], mock: Sequence[Buffer] | None) -> Dataset:
+        """Upload and publish. Raises InvalidInputError with every problem, PublishNotPermittedError."""
+        transfer = self._connection.upload(values, "values", f"publishing {spec.name or spec.kind}")
+        mocked = 0 if mock is None else self._connection.upload(mock, "mock", "publishing the mock")
+        reply = self._connection.ask(lambda ask: m.Publish(ask, spec, transfer, mocked))
+        if not isinstance(reply, m.Published):
+            raise _confused()
+        return Dataset(self, reply.dataset)
+
+    # --- the recorder's channel ---------------------------------------------------------------------------------
+
+    @property
+    def recorder(self) -> Recorder:
+        """What records operations on this node's pointers."""
+        from gridclient.recorder import Recorder
+
+        with self._entering:
+            if self._recorder is None:
+                self._recorder = Recorder(self)
+            return self._recorder
+
+    @property
+    def node_id(self) -> str:
+        return self.id
+
+    def pointer(self, dataset: Dataset) -> Pointer | TablePointer:
+        """A pointer to the values of a dataset. Nothing is asked of the node."""
+        from gridclient.tables import TablePointer
+        from gridclient.values import DTYPES
+
+        if dataset.kind == "table":
+            return TablePointer(self.recorder, dataset)
+        return self.recorder.input_asset(dataset.id, dataset.version, dataset.shape, DTYPES[dataset.dtype], info=dataset)
+
+    def append(self, node: ProgramNode) -> None:
+        """Queue a node of the program."""
+        self._connection.append(node)
+
+    def constant(self, digest: str, tensor: torch.Tensor) -> None:
+        """Make a constant known, before the nodes that are appended after it."""
+        from gridclient.values import bytes_of, header_of
+
+        header, data = header_of(tensor), bytes_of(tensor)
+        if header.nbytes <= m.INLINE_CONSTANT_LIMIT:
+            self._connection.append(m.Constant(digest, header, bytes(data)))
+        else:
+            self._connection.append_upload(data, digest, header)
+
+    def drop(self, ref: Ref) -> None:
+        """A value is held no longer. Callable from a finaliser."""
+        self._connection.drop(ref)
+
+    def get(self, ref: Ref, pointer: Any) -> Any:
+        """The value: a tensor on the CPU, or an Arrow table. Raises GetNotPermittedError with `.request(reason=...)`."""
+        try:
+            return self._value(lambda ask: m.Get(ask, ref))
+        except Refused as error:
+            raise GetNotPermittedError(error, lambda reason: self.request(ref, reason, pointer)) from None
+
+    def request(self, ref: Ref, reason: str, pointer: Any) -> DataRequest:
+        """Put the program behind a value into the queue."""
+        if not isinstance(reason, str) or not reason.strip():
+            raise InvalidInputError("reason says why you ask for this value; the people who decide read it.")
+        reply = self._connection.ask(lambda ask: m.Request(ask, ref, reason))
+        if not isinstance(reply, m.Submitted):
+            raise _confused()
+        return DataRequest(self, self.http.get(f"requests/{reply.request}/"))
+
+    def fetch(self, request: str) -> Any:
+        """The stored answer of an approved request."""
+        return self._value(lambda ask: m.Fetch(ask, request))
+
+    def _value(self, make: Callable[[int], m.ClientCommand]) -> Any:
+        from gridclient.values import decode
+
+        return decode(*self._connection.value(make))
+
+    def close(self) -> None:
+        """End the session, and the token that signing in made. Values and requests stay on the node."""
+        if self in _connected:
+            _connected.remove(self)
+        _alive.discard(self)
+        self._connection.close()
+        account = self._account
+        if account is not None:
+            try:
+                if account.session:
+                    account.http.call("POST", "sign-out/", timeout=2.0)
+            except GridError:
+                pass  # It expires by itself; the node may be gone already.
+            account.http.close()
+
+
+def connect(url: str, *, username: str | None = None, password: str | None = None, token: str | None = None) -> Node:
+    """Connect to a node, with a username and password or with an access token (or from GRID_TOKEN).
+
+    Raises ConnectionLostError (nobody there), VersionMismatchError, AuthenticationError.
+    """
+    address = checked_url(url)
+    token = token or (os.environ.get("GRID_TOKEN") if username is None and password is None else None)
+    check_credentials(username, password, token)
+    stranger = Http(address)
+    try:
+        identity = identity_of(stranger, role="node")
+    finally:
+        stranger.close()
+    account = sign_in(address, username, password) if username and password else with_token(address, token or "")
+    node = Node(
+        id=str(identity["id"]),
+        name=str(identity["name"]),
+        url=address,
+        public_key=str(identity["public_key"]),
+        enter=lambda: account,
+    )
+    _ = node.account
+    _connected.append(node)
+    return node
+
+
+def check_credentials(username: str | None, password: str | None, token: str | None) -> None:
+    """Raise unless there is a username with a password, or else a token."""
+    if token and (username or password):
+        raise InvalidInputError("Give username and password, or token; not both.")
+    if bool(username) != bool(password):
+        raise InvalidInputError("username and password belong together.")
+    if not token and not username:
+        raise AuthenticationError("Who are you? Give username= and password=, or token=, or set GRID_TOKEN.")
+
+
+def connected_to(public_key: str) -> list[Node]:
+    """This process's open `connect` connections to the node with this key."""
+    return [node for node in list(_connected) if node.public_key == public_key and not node.lost]
+
+
+def send(tensor: torch.Tensor, node: Node) -> Pointer:
+    """A pointer to a public tensor of mine in my session on the node."""
+    from gridclient.values import local_tensor
+
+    if not isinstance(node, Node):
+        raise InvalidInputError("send(tensor, node) takes a node, from grid.connect(...) or a pointer's .location.")
+    return node.recorder.input_constant(local_tensor(tensor, "tensor"))
+
+
+def _confused() -> GridError:
+    return ConnectionLostError("The node answered something else than what was asked. Connect again.")
+
+
+@atexit.register
+def _close_all() -> None:
+    for node in list(_alive):
+        node.close()

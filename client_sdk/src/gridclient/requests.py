@@ -1,0 +1,130 @@
+"""The queue, from the side of who asks and of who decides."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gridclient.wire import errors
+from gridclient.wire.errors import GridError, RequestDeniedError, RequestPendingError
+
+if TYPE_CHECKING:
+    from gridclient.node import Node
+
+_OPEN = ("submitted", "approved")
+_SOONEST, _LATEST = 0.05, 2.0
+
+
+class GetNotPermittedError(errors.GetNotPermittedError):
+    """The value may not leave; `.request(reason=...)` puts it into the queue."""
+
+    def __init__(self, refused: GridError, submit: Callable[[str], DataRequest]) -> None:
+        super().__init__(refused.message, **refused.details)
+        self._submit = submit
+
+    def request(self, reason: str) -> DataRequest:
+        """Ask the people who decide on this data for this one value."""
+        return self._submit(reason)
+
+
+class DataRequest:
+    """One value that was asked for. `.state` is what this object knows, `.status` asks the node."""
+
+    def __init__(self, node: Node, fields: dict[str, Any]) -> None:
+        self._node = node
+        self._fields = fields
+
+    @property
+    def id(self) -> str:
+        return str(self._fields["id"])
+
+    @property
+    def state(self) -> str:
+        """submitted, approved, denied, withdrawn or delivered, when last looked at."""
+        return str(self._fields["state"])
+
+    @property
+    def status(self) -> str:
+        """The state now."""
+        return self.refresh().state
+
+    @property
+    def reason(self) -> str:
+        """Why it was asked for."""
+        return str(self._fields["reason"])
+
+    @property
+    def requester(self) -> str:
+        return str(self._fields["requester"])
+
+    @property
+    def decision_reason(self) -> str:
+        """What the person who decided wrote; empty before."""
+        return str(self._fields["decision_reason"])
+
+    @property
+    def words(self) -> str:
+        """The program, as the person who decides reads it."""
+        return str(self._fields["words"])
+
+    @property
+    def url(self) -> str:
+        """Where people look at it in the node's console."""
+        return f"{self._node.url}/admin/datarequests/datarequest/{self.id}/change/"
+
+    def __repr__(self) -> str:
+        return f"<DataRequest {self.id[:8]} {self.state} on {self._node.id}: {self.reason[:60]!r}>"
+
+    def refresh(self) -> DataRequest:
+        """Look at it again."""
+        self._fields = self._node.http.get(f"requests/{self.id}/")
+        return self
+
+    def wait(self, timeout: float | None = None) -> DataRequest:
+        """Block until it is decided and, where approved, answered. Raises RequestPendingError after `timeout` seconds."""
+        until = None if timeout is None else time.monotonic() + timeout
+        pause = _SOONEST
+        while not self.refresh()._settled():
+            left = pause if until is None else min(pause, until - time.monotonic())
+            if left <= 0:
+                raise RequestPendingError(f"Nobody has settled this request within {timeout:g} seconds; it is {self.state}.")
+            time.sleep(left)
+            pause = min(pause * 1.5, _LATEST)
+        return self
+
+    def get(self) -> Any:
+        """The stored answer, as often as asked. While approved, waits for it.
+
+        Raises RequestPendingError before the decision, RequestDeniedError with the reason after a denial.
+        """
+        self.refresh()
+        if self.state == "submitted":
+            raise RequestPendingError("Nobody has decided on this request yet; wait(timeout=...) blocks until somebody has.")
+        if self.state == "denied":
+            raise RequestDeniedError(f"This request was denied: {self.decision_reason}", reason=self.decision_reason)
+        if self.state == "approved":
+            self.wait()
+        return self._node.fetch(self.id)
+
+    def withdraw(self) -> DataRequest:
+        """Take it back, before anybody has decided."""
+        self._fields = self._node.http.post(f"requests/{self.id}/withdraw/")
+        return self
+
+    def approve(self, reason: str) -> DataRequest:
+        """Let the value leave. Returns at once; the node computes and stores the answer."""
+        return self._decide("approve", reason)
+
+    def deny(self, reason: str) -> DataRequest:
+        """Refuse. The requester reads the reason."""
+        return self._decide("deny", reason)
+
+    def _decide(self, verb: str, reason: str) -> DataRequest:
+        # `seen` lets the node refuse a decision on a page that is out of date.
+        self._fields = self._node.http.post(f"requests/{self.id}/{verb}/", reason=reason, seen=self._fields.get("updated"))
+        return self
+
+    def _settled(self) -> bool:
+        answered = self._fields.get("answered_at") is not None or bool(self._fields.get("failure"))
+        return self.state not in _OPEN or (self.state == "approved" and answered)

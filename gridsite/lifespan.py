@@ -1,0 +1,55 @@
+"""What lives as long as the process: the worker pool, the node's announcements, the runner of approved requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from apps.compute.workers import Workers
+from apps.datarequests import runner
+from apps.network import announcer
+
+logger = logging.getLogger(__name__)
+
+
+class Lifespan:
+    """The ASGI lifespan protocol. `state["workers"]` reaches every connection through its scope."""
+
+    async def __call__(
+        self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        await receive()
+        tasks: list[asyncio.Task[None]] = []
+        workers = Workers()
+        scope["state"]["workers"] = workers
+        if settings.GRID_ROLE == "node":
+            # Sessions do not outlive the process; what they left behind is nobody's.
+            shutil.rmtree(Path(settings.GRID_STORAGE_DIR) / "sessions", ignore_errors=True)
+            await workers.start()
+            tasks.append(_task(runner.run(workers), "requests"))
+            if settings.GRID_NETWORK_URL:
+                tasks.append(_task(announcer.run(), "announcer"))
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await workers.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _task(work: Any, name: str) -> asyncio.Task[None]:
+    task: asyncio.Task[None] = asyncio.create_task(work, name=name)
+
+    def report(done: asyncio.Task[None]) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            logger.error("The background task %r ended.", name, exc_info=error)
+
+    task.add_done_callback(report)
+    return task

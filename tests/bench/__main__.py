@@ -1,0 +1,22 @@
+"""`make bench`: tables of ratios, each taken side by side in one run. `ONLY=slice` for one table."""
+
+from __future__ import annotations
+
+import argparse
+
+from tests.bench import slice as slice_table
+
+TABLES = {"slice": slice_table.run}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", choices=sorted(TABLES))
+    options = parser.parse_args()
+    for name, run in TABLES.items():
+        if options.only in (None, name):
+            run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The first slice: a hundred operations, one operation, an audited release; each beside its yardstick of the same run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gridclient as grid
+
+ROOT = Path(__file__).resolve().parents[2]
+MESSAGE = b"x" * 64
+PASSWORD = "a-long-bench-password"
+
+
+def run() -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory(prefix="gridsite-bench-") as folder:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", "rungrid", "--dir", f"{folder}/grid", "--port", "18400", "--nodes", "bench",
+             "--ready-file", f"{folder}/ready.json"],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            ready = Path(folder) / "ready.json"
+            while not ready.exists():
+                if process.poll() is not None:
+                    raise SystemExit("The grid did not start.")
+                time.sleep(0.1)
+            table(json.loads(ready.read_text())["nodes"]["bench"], Path(folder))
+        finally:
+            process.terminate()
+            process.wait(15)
+
+
+def table(place: dict[str, Any], folder: Path) -> None:
+    admin = grid.connect(place["url"], **place["admin"])
+    admin.create_user("olivia", password=PASSWORD, roles=["owner"])
+    admin.create_user("bob", password=PASSWORD, roles=["scientist"])
+    owner = grid.connect(place["url"], username="olivia", password=PASSWORD)
+    values = torch.arange(200.0, dtype=torch.float64).reshape(100, 2)
+    records = grid.private_tensor(values, bounds=(0.0, 200.0), columns=["a", "b"])
+    private = records.tag("#bench").describe("Numbers for a benchmark.").send(owner)
+    owner.dataset(private.dataset).grant("bob", "aggregate", reason="Benchmark.")
+
+    node = grid.connect(place["url"], username="bob", password=PASSWORD)
+    remote = grid.send(torch.ones(4), node)
+    mine = node.search("#bench")[0]
+
+    def one() -> None:
+        (remote + 1).get()
+
+    def hundred() -> None:
+        value = remote
+        for _ in range(100):
+            value = value + 1
+        value.get()
+
+    def release() -> None:
+        mine[:, 0].sum().get()
+
+    echo = median_echo()
+    for warm in (one, hundred, release):
+        repeat(warm, 20)
+    one_ms, hundred_ms, release_ms = repeat(one, 1000), repeat(hundred, 100), repeat(release, 200)
+    before = node.sent_batches
+    hundred()
+    trips = node.sent_batches - before
+    commit_ms = durable_commit(folder / "yardstick.sqlite3")
+
+    print("slice: medians over loopback, yardsticks of the same run")
+    print(f"  {'':52}{'ms':>9}{'target':>22}")
+    print(f"  {'raw asyncio echo':52}{echo:9.3f}")
+    print(
+        f"  {'one operation and a get of a public value':52}{one_ms:9.3f}{f'{one_ms / echo:.1f} of at most 20 x':>22}"
+    )
+    print(f"  {'100 operations and a get':52}{hundred_ms:9.3f}{'at most 4 ms':>22}")
+    print(f"  {'    batches sent for these':52}{trips:9d}{'at most 3':>22}")
+    print(f"  {'bare durable commit':52}{commit_ms:9.3f}")
+    print(f"  {'an audited exact release':52}{release_ms:9.3f}{f'{release_ms / commit_ms:.1f} of at most 8 x':>22}")
+
+
+def repeat(action: Callable[[], object], times: int) -> float:
+    """Median milliseconds."""
+    taken = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - begin)
+    return statistics.median(taken) * 1e3
+
+
+def durable_commit(path: Path) -> float:
+    """Median milliseconds of one inserted row, with the settings of the embedded database."""
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    database.execute("CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT)")
+
+    def commit() -> None:
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("INSERT INTO row (text) VALUES ('x')")
+        database.execute("COMMIT")
+
+    repeat(commit, 20)
+    return repeat(commit, 200)
+
+
+def _echo_server(port: Any) -> None:
+    async def serve() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while data := await reader.read(4096):
+                writer.write(data)
+                await writer.drain()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port.put(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(serve())
+
+
+def median_echo() -> float:
+    """Median milliseconds of a small message to an asyncio server in another process, and back."""
+    context = multiprocessing.get_context("spawn")
+    port = context.Queue()
+    server = context.Process(target=_echo_server, args=(port,), daemon=True)
+    server.start()
+
+    async def measure() -> float:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port.get())
+        taken = []
+        for _ in range(2000):
+            begin = time.perf_counter()
+            writer.write(MESSAGE)
+            await reader.readexactly(len(MESSAGE))
+            taken.append(time.perf_counter() - begin)
+        writer.close()
+        return statistics.median(taken) * 1e3
+
+    try:
+        return asyncio.run(measure())
+    finally:
+        server.terminate()

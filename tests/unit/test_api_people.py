@@ -1,0 +1,120 @@
+"""Accounts, teams, tokens and the audit log over REST: who may, and what the others see."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from apps.accounts import actions
+from apps.accounts.models import AccessToken, User
+from apps.core.clock import now
+from tests.factories.people import PASSWORD, People
+from tests.factories.rest import Api, code
+
+pytestmark = pytest.mark.django_db
+NEW_PASSWORD = "another long pass phrase"
+
+
+def test_an_administrator_makes_changes_and_closes_accounts(people: People) -> None:
+    api = Api(people.administrator)
+    status, made = api("POST", "users/", {"username": "Ana", "password": PASSWORD, "roles": ["scientist"]})
+    assert (status, made["username"], made["roles"], made["active"]) == (201, "ana", ["scientist"], True)
+    status, changed = api("PATCH", "users/Ana/", {"roles": ["scientist", "owner"], "password": NEW_PASSWORD})
+    assert (status, changed["roles"]) == (200, ["owner", "scientist"])
+    assert actions.sign_in(username="ana", password=NEW_PASSWORD, address="192.0.2.1").username == "ana"
+    assert api("PATCH", "users/ana/", {"active": False})[1]["active"] is False
+    assert api("PATCH", "users/ana/", {"active": True})[1]["active"] is True
+    assert [row["username"] for row in api("GET", "users/")[1]["results"]][0] == "ana"
+
+
+def test_a_change_that_fails_half_way_changes_nothing(people: People) -> None:
+    api = Api(people.administrator)
+    answer = api("PATCH", "users/scientist/", {"roles": ["auditor"], "password": "short"})
+    assert code(answer) == (400, "invalid_input")
+    assert api("GET", "users/scientist/")[1]["roles"] == ["scientist"]
+    assert code(api("PATCH", "users/scientist/", {})) == (400, "invalid_input")
+
+
+@pytest.mark.parametrize("name", ["owner", "scientist", "reviewer", "auditor", "stranger"])
+def test_nobody_else_makes_accounts_or_gives_themselves_roles(people: People, name: str) -> None:
+    api = Api(getattr(people, name))
+    body = {"username": "eve", "password": PASSWORD, "roles": ["administrator"]}
+    assert code(api("POST", "users/", body)) == (403, "not_permitted")
+    assert code(api("PATCH", f"users/{name}/", {"roles": ["administrator"]})) == (403, "not_permitted")
+    assert code(api("POST", "teams/", {"slug": "eves"})) == (403, "not_permitted")
+
+
+def test_an_account_one_may_not_see_looks_like_one_that_is_not_there(people: People) -> None:
+    api = Api(people.scientist)
+    assert api("GET", "users/owner/") == api("GET", "users/nobody/")
+    assert api("PATCH", "users/owner/", {"roles": []}) == api("PATCH", "users/nobody/", {"roles": []})
+    assert api("GET", "users/owner/")[0] == 404
+    assert [row["username"] for row in api("GET", "users/")[1]["results"]] == ["scientist"]
+    theirs = AccessToken.objects.get(user=people.scientist).prefix
+    stranger = Api(people.stranger)
+    assert stranger("DELETE", f"tokens/{theirs}/") == stranger("DELETE", "tokens/aaaaaaaa/")
+    assert api("GET", "me/")[0] == 200
+
+
+def test_a_token_is_shown_once_and_never_listed(people: People) -> None:
+    api = Api(people.administrator)
+    day = (now() + timedelta(days=30)).date().isoformat()
+    status, made = api("POST", "tokens/", {"user": "scientist", "name": "laptop", "expires": day})
+    assert status == 201 and made["user"] == "scientist" and made["token"].startswith("grd_")
+    assert made["expires"].startswith(day)
+    listed = json.dumps(api("GET", "tokens/")[1])
+    row = AccessToken.objects.get(prefix=made["prefix"])
+    assert made["prefix"] in listed and made["token"] not in listed and row.digest not in listed
+    assert api("DELETE", f"tokens/{made['prefix']}/") == (204, None)
+    row.refresh_from_db()
+    assert row.revoked_at is not None
+
+
+def test_teams_list_their_members_and_refuse_unknown_ones(people: People) -> None:
+    api = Api(people.administrator)
+    assert api("POST", "teams/", {"slug": "ward-a", "name": "Ward A", "members": ["scientist"]})[0] == 201
+    answer = api("PATCH", "teams/ward-a/", {"members": ["scientist", "nobody", "noone"]})
+    assert code(answer) == (400, "invalid_input") and answer[1]["error"]["details"]["unknown"] == ["nobody", "noone"]
+    assert api("PATCH", "teams/ward-a/", {"members": ["owner"]})[1]["members"] == ["owner"]
+    assert Api(people.stranger)("GET", "teams/")[1]["results"] == []
+    assert code(Api(people.stranger)("GET", "teams/ward-a/")) == (404, "not_found")
+
+
+def test_a_long_list_is_read_page_by_page_without_gaps(people: People) -> None:
+    api = Api(people.administrator)
+    seen, after = [], ""
+    for _ in range(10):
+        _, found = api("GET", f"users/?limit=3&after={after}")
+        assert len(found["results"]) <= 3
+        seen += [row["username"] for row in found["results"]]
+        if found["next"] is None:
+            break
+        after = found["next"]
+    assert sorted(seen) == sorted(User.objects.values_list("username", flat=True)) and len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=-1", "limit=x", "limit=99999999999", "after=x", "after=AAAA", "after=%00"])
+def test_a_forged_cursor_is_an_error_of_the_caller(people: People, query: str) -> None:
+    assert code(Api(people.administrator)("GET", f"users/?{query}")) == (400, "invalid_input")
+
+
+def test_auditors_and_administrators_read_and_verify_the_log_and_nobody_else(people: People) -> None:
+    for reader in (people.auditor, people.administrator):
+        status, found = Api(reader)("GET", "audit/?limit=2")
+        assert status == 200 and found["results"][0]["seq"] == found["results"][1]["seq"] + 1
+        assert found["results"][0]["verb"] == "token_created"
+        older = Api(reader)("GET", f"audit/?after={found['next']}")[1]["results"]
+        assert all(row["seq"] < found["next"] for row in older) and older[-1]["seq"] == 1
+        assert Api(reader)("GET", "audit/verify/")[1]["ok"] is True
+    for other in (people.owner, people.scientist, people.reviewer, people.stranger):
+        assert code(Api(other)("GET", "audit/")) == (403, "not_permitted")
+        assert code(Api(other)("GET", "audit/verify/")) == (403, "not_permitted")
+
+
+def test_no_password_is_in_any_answer_or_in_the_log(people: People) -> None:
+    api = Api(people.administrator)
+    api("POST", "users/", {"username": "ana", "password": "a very secret phrase", "roles": []})
+    everything = json.dumps([api("GET", path)[1] for path in ("users/", "tokens/", "audit/", "me/")])
+    assert "a very secret phrase" not in everything and "argon2" not in everything and api.text not in everything

@@ -1,0 +1,187 @@
+"""The network's index: what living members list, and nothing that a hostile node makes of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from django.test import override_settings
+
+from apps.network import announcements, messages
+from apps.network.models import Announcement, Node, State
+from apps.network.queries import found, search
+from gridclient.wire.errors import AuthenticationError, InvalidInputError, LimitExceededError, NotFoundError
+from tests.factories.network import NOW, acting_as, member, metadata, push_of
+from tests.factories.people import People
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def hospital(people: People) -> Node:
+    return member("hospital", people.administrator)
+
+
+def send(node: Node, *datasets: dict[str, Any], seconds: float = 0, **push: Any) -> messages.Receipt:
+    return announcements.receive(push_of(*datasets, **push), key=node.public_key, now=NOW + timedelta(seconds=seconds))
+
+
+def slugs(*terms: str, seconds: float = 0, user: Any = None) -> list[str]:
+    with override_settings(GRID_GUEST_SEARCH=True):
+        return [row.metadata["slug"] for row in search(user, terms, now=NOW + timedelta(seconds=seconds))]
+
+
+def test_a_listed_dataset_is_found_with_its_place(hospital: Node, people: People) -> None:
+    send(hospital, metadata())
+    row = search(people.scientist, ["#FEBRUARY", "kilogram"], now=NOW).get()
+    assert found(row) == {
+        "node": {"id": "hospital", "name": "Hospital", "url": hospital.url, "public_key": hospital.public_key},
+        "dataset": metadata(),
+    }
+
+
+def test_every_term_must_match_and_a_hash_means_a_tag(hospital: Node) -> None:
+    send(hospital, metadata())
+    assert slugs("#birth-records", "weight") == ["births-1"]
+    assert slugs("#weight") == [] and slugs("births", "march") == []
+
+
+def test_newest_come_first(hospital: Node) -> None:
+    for number in (1, 2, 3):
+        send(hospital, metadata(number), base=None if number == 1 else number - 1, revision=number, seconds=number)
+    assert slugs() == ["births-3", "births-2", "births-1"]
+
+
+def test_guests_search_only_where_the_network_allows_it(hospital: Node) -> None:
+    with override_settings(GRID_GUEST_SEARCH=False), pytest.raises(AuthenticationError):
+        search(None, [])
+    with override_settings(GRID_GUEST_SEARCH=True):
+        assert not search(None, []).exists()
+
+
+def test_a_silent_node_disappears_and_comes_back_with_its_heartbeat(hospital: Node) -> None:
+    send(hospital, metadata())
+    assert slugs(seconds=44) == ["births-1"]
+    assert slugs(seconds=46) == []
+    send(hospital, base=1, revision=1, seconds=60)
+    assert slugs(seconds=61) == ["births-1"]
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.REMOVED])
+def test_who_is_not_a_member_announces_nothing(hospital: Node, state: State) -> None:
+    send(hospital, metadata())
+    decided = {"decided_at": None, "decided_by": None} if state == State.PENDING else {}
+    Node.objects.filter(pk=hospital.pk).update(state=state, **decided)
+    receipt = send(hospital, metadata(2), base=1, revision=2)
+    assert (receipt.state, receipt.in_step) == (state, False)
+    assert slugs() == [] and Announcement.objects.count() == 1
+
+
+def test_a_key_that_never_asked_announces_nothing() -> None:
+    with acting_as("impostor") as key, pytest.raises(NotFoundError):
+        announcements.receive(push_of(metadata()), key=key, now=NOW)
+
+
+def test_a_node_speaks_for_itself_only(hospital: Node, people: People) -> None:
+    company = member("company", people.administrator)
+    send(hospital, metadata())
+    send(company, metadata(name="Ours"), base=None)
+    send(company, base=1, revision=2, remove=[UUID(metadata()["id"])])
+    assert [row.node_id for row in Announcement.objects.all()] == ["hospital"]
+
+
+def test_the_same_push_twice_changes_nothing(hospital: Node) -> None:
+    send(hospital, revision=1)
+    assert send(hospital, metadata(), base=1, revision=5).in_step
+    again = send(hospital, metadata(name="Late copy"), base=1, revision=5, seconds=1)
+    assert (again.in_step, again.revision) == (False, 5)
+    assert Announcement.objects.get().metadata["name"] == "Births of February"
+
+
+def test_a_change_replaces_and_a_withdrawal_removes(hospital: Node) -> None:
+    send(hospital, metadata())
+    send(hospital, metadata(tags=["#march"]), base=1, revision=2)
+    assert slugs("#february") == [] and slugs("#march") == ["births-1"]
+    send(hospital, base=2, revision=3, remove=[UUID(metadata()["id"])])
+    assert slugs() == [] and slugs("#march") == []
+
+
+def test_beginning_anew_forgets_what_is_gone_and_keeps_what_is_not(hospital: Node) -> None:
+    send(hospital, metadata(1), metadata(2))
+    send(hospital, base=None, revision=9, keep=[UUID(metadata(2)["id"])])
+    assert slugs() == ["births-2"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"visibility": "accounts"},
+        {"visibility": "granted"},
+        {"id": "no uuid"},
+        {"slug": "<b>x</b>"},
+        {"name": 5},
+        {"name": "x" * 201},
+        {"description": "x" * 10_001},
+        {"tags": ["#two words"]},
+        {"tags": [f"#{i}" for i in range(101)]},
+        {"shape": [-1]},
+        {"shape": [2**63]},
+        {"shape": "all"},
+        {"columns": [{"kind": "number"}]},
+        {"columns": [{"name": "x", "low": "a lot"}]},
+    ],
+)
+def test_a_lie_is_left_out_and_the_rest_is_taken(hospital: Node, bad: dict[str, Any]) -> None:
+    receipt = send(hospital, metadata(1, **bad), metadata(2))
+    assert receipt.in_step and len(receipt.refused) == 1
+    assert slugs() == ["births-2"]
+
+
+def test_unknown_fields_fall_away_and_texts_lose_their_tricks(hospital: Node) -> None:
+    tricky = metadata(name="Births\u202e\x00 of\nFebruary", secret="x" * 100, description="a\x1b[31m\nb")
+    send(hospital, tricky)
+    kept = Announcement.objects.get().metadata
+    assert "secret" not in kept and kept["name"] == "Births ofFebruary" and kept["description"] == "a[31m\nb"
+
+
+def test_metadata_of_one_dataset_is_capped(hospital: Node) -> None:
+    columns = [{"name": f"{i:0200d}"} for i in range(1000)]
+    assert "longer than" in send(hospital, metadata(columns=columns)).refused[0][1]
+
+
+def test_datasets_of_one_node_are_capped(hospital: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(announcements, "MAX_DATASETS", 2)
+    receipt = send(hospital, metadata(1), metadata(2), metadata(3))
+    assert len(receipt.refused) == 1 and Announcement.objects.count() == 2
+    assert send(hospital, metadata(2, name="New"), base=1, revision=2).refused == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"base":-1,"revision":1}',
+        b'{"base":1e300,"revision":1}',
+        b"[" * 100_000,
+        b'{"revision":"\xff"}',
+    ],
+)
+def test_nonsense_is_one_typed_error(body: bytes) -> None:
+    with pytest.raises(InvalidInputError):
+        messages.decode(body, messages.Push)
+
+
+def test_a_long_message_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(LimitExceededError):
+        messages.decode(b"[" * (messages.MAX_BODY + 1), messages.Push)
+
+
+def test_a_batch_is_capped() -> None:
+    raw = msgspec.json.encode({"base": None, "revision": 1, "put": [{}] * (messages.MAX_BATCH + 1)})
+    with pytest.raises(InvalidInputError):
+        messages.decode(raw, messages.Push)
