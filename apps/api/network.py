@@ -31,26 +31,28 @@ from gridclient.wire.errors import LimitExceededError, NotFoundError
 T = TypeVar("T")
 SIGNED_PER_MINUTE = 600
 """Signed requests of one address: 60 nodes behind it, with a heartbeat every 10 s, and room for changes."""
+PUSHES_PER_MINUTE = 120
+"""Messages of one member: a member that keeps the index busy keeps it from the others."""
 SIGN_INS_PER_MINUTE = 120
 
 
-class Reason(inputs.Body):
+class Reason(inputs.Body, frozen=True):
     reason: str = ""
 
 
-class Pin(inputs.Body):
+class Pin(inputs.Body, frozen=True):
     public_key: str
     reason: str = ""
 
 
-class AskAssertion(inputs.Body):
+class AskAssertion(inputs.Body, frozen=True):
     """`node`: its id. `session_key`: the caller's Ed25519 public key of this session, hex."""
 
     node: str
     session_key: str
 
 
-class PresentAssertion(inputs.Body):
+class PresentAssertion(inputs.Body, frozen=True):
     assertion: dict[str, Any]
     signature: str
     challenge: str
@@ -105,7 +107,7 @@ class Nodes(APIView):
         check_role("network")
         wanted, key = _signed(request, messages.Join)
         node = actions.join(wanted, key=key, address=_address(request), now=now())
-        return Response(msgspec.to_builtins(messages.Joined(id=node.id, state=node.state, reason=node.reason)))
+        return Response(msgspec.to_builtins(messages.Joined(id=node.id, state=State(node.state), reason=node.reason)))
 
 
 class Decide(APIView):
@@ -128,6 +130,7 @@ class Announcements(Open):
     def post(self, request: Request) -> Response:
         check_role("network")
         push, key = _signed(request, messages.Push)
+        check_rate("push", key, per_minute=PUSHES_PER_MINUTE, now=now())
         return Response(msgspec.to_builtins(announcements.receive(push, key=key, now=now())))
 
 

@@ -81,7 +81,8 @@ def _lock_head(cursor: CursorWrapper) -> tuple[int, str]:
 def _continues(seq: int, hash: str) -> bool:
     """Whether the chain that ends in this event contains the outside head. The usual cases cost no query."""
     if any(
-        isinstance(function, _Publish) and function.head.hash == hash for _, function, *_ in connection.run_on_commit
+        isinstance(function, _Publish) and function.head.hash == hash
+        for _, function, *_ in reversed(connection.run_on_commit)
     ):
         return True
     known = outside.read()

@@ -1,4 +1,4 @@
-"""The constants of a session, by digest: small ones in memory, large ones mapped from the file that the upload wrote."""
+"""The constants of a session, by digest: small ones in memory, large ones mapped from the uploaded file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gridclient.wire.tensors import check_header
 def raw_bytes(value: torch.Tensor) -> memoryview:
     """The little-endian bytes of a tensor, contiguous. Shares memory where it can."""
     flat = value.detach().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()).cast("B") if flat.numel() else memoryview(b"")
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
 class Constants:
@@ -63,29 +63,30 @@ class Constants:
         return self._known[digest]
 
     def _checked(self, digest: str, header: TensorHeader, data: bytes | None, path: str | None) -> torch.Tensor:
-        if data is None and path is None:
-            raise InvalidInputError("A constant has neither bytes nor a file.")
         if data is not None:
-            check_header(header, self._limit)
-            if len(data) != header.nbytes:
-                raise InvalidInputError(f"A constant has {len(data)} bytes; its header says {header.nbytes}.")
-            if self._nbytes + len(data) > self._limit:
-                raise LimitExceededError(
-                    f"The small constants of a session take at most {self._limit} bytes.", limit=self._limit
-                )
-            self._nbytes += len(data)
-            if data:
-                value = torch.frombuffer(bytearray(data), dtype=DTYPES[header.dtype]).reshape(header.shape)
-            else:
-                value = torch.zeros(header.shape, dtype=DTYPES[header.dtype])
-        else:
-            assert path is not None
+            value = self._inline(header, data)
+        elif path is not None:
             check_header(header, 2**62)
             if Path(path).stat().st_size != header.nbytes:
                 raise InvalidInputError("A constant did not arrive whole.")
             value = mapped.raw_tensor(Path(path), header.dtype, header.shape)
+        else:
+            raise InvalidInputError("A constant has neither bytes nor a file.")
         if header.dtype == "bool" and bool((value.view(torch.uint8) > 1).any()):
             raise InvalidInputError("A bool is a byte of 0 or 1.")
         if tensor_digest(header.dtype, header.shape, raw_bytes(value)) != digest:
             raise InvalidInputError("A constant's digest does not fit its dtype, shape and bytes.")
         return value
+
+    def _inline(self, header: TensorHeader, data: bytes) -> torch.Tensor:
+        check_header(header, self._limit)
+        if len(data) != header.nbytes:
+            raise InvalidInputError(f"A constant has {len(data)} bytes; its header says {header.nbytes}.")
+        if self._nbytes + len(data) > self._limit:
+            raise LimitExceededError(
+                f"The small constants of a session take at most {self._limit} bytes.", limit=self._limit
+            )
+        self._nbytes += len(data)
+        if not data:
+            return torch.zeros(header.shape, dtype=DTYPES[header.dtype])
+        return torch.frombuffer(bytearray(data), dtype=DTYPES[header.dtype]).reshape(header.shape)

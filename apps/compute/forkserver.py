@@ -11,6 +11,7 @@ the workers, who asked for that (PR_SET_PDEATHSIG).
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import random
 import resource
@@ -62,10 +63,16 @@ def become_worker(connection: int, limits: Limits, parent: int, isolate: bool) -
     status = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         os.environ.clear()
         if connection != 3:
             os.dup2(connection, 3)
         os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+        # What a library prints while it dies may hold values.
+        silence = os.open(os.devnull, os.O_RDWR)
+        for descriptor in range(3):
+            os.dup2(silence, descriptor)
+        os.close(silence)
         if isolate and not give_up_network():
             os._exit(status)
         os.nice(NICE)
@@ -88,10 +95,19 @@ def become_worker(connection: int, limits: Limits, parent: int, isolate: bool) -
         os._exit(status)
 
 
+def _reap(*_: object) -> None:
+    """Clear away workers that ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
 def serve(control: socket.socket) -> None:
     """Fork a worker for each packet, until the web process is gone."""
     isolate = can_give_up_network()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers: the kernel clears them away
+    signal.signal(signal.SIGCHLD, _reap)
     control.send(msgspec.msgpack.encode(isolate))
     decoder = msgspec.msgpack.Decoder(tuple[str, Limits, str])
     me = os.getpid()
@@ -100,11 +116,14 @@ def serve(control: socket.socket) -> None:
         if not packet:
             return
         _, limits, _ = decoder.decode(packet)
+        # Not reaped before its descriptor is open: until then the pid is its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
         child = os.fork()
         if child == 0:
             become_worker(descriptors[0], limits, me, isolate)
         os.close(descriptors[0])
         process = os.pidfd_open(child)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         socket.send_fds(control, [msgspec.msgpack.encode(child)], [process])
         os.close(process)
 
@@ -112,6 +131,8 @@ def serve(control: socket.socket) -> None:
 def main() -> None:
     prepare()
     worker.warm_up()
+    gc.collect()
+    gc.freeze()  # or the first collection in each worker would copy every page
     serve(socket.socket(fileno=int(sys.argv[1])))
 
 

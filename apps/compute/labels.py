@@ -1,9 +1,9 @@
 """Labels: what may be released of a value, judged from the program and metadata only (`design/privacy.md`).
 
-    PUBLIC    constants, released answers, mock data and what is computed from these
-    ROWS      along `axis`, each slice depends on one row of the sequence `rows`, and on public values
-    AGG       a sum over rows of contributions of one row each
-    TAINTED   depends on private data in any other way
+PUBLIC    constants, released answers, mock data and what is computed from these
+ROWS      along `axis`, each slice depends on one row of the sequence `rows`, and on public values
+AGG       a sum over rows of contributions of one row each
+TAINTED   depends on private data in any other way
 """
 
 from __future__ import annotations
@@ -166,8 +166,7 @@ def asset_label(
         ROWS,
         frozenset([Dependence(dataset, version, named)]),
         0,
-        # The version is part of the sequence's name: rows of two versions do not pair by position.
-        ("asset", sequence, version, rows),
+        ("asset", sequence, rows),
         Source(dataset, version, tuple(columns), axis) if columns else None,
         frozenset([(dataset, version)]) if mask else frozenset(),
     )

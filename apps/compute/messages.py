@@ -1,7 +1,7 @@
 """What the web process and a session's worker say to each other: MessagePack, each message a tagged array.
 
 On the socket a message is `u32 length (little-endian) · bytes`. The worker answers questions (messages with an `ask`)
-in order; the others have no reply: what went wrong with a node or a constant is told by the first question that needs it.
+in order; the others have no reply: what went wrong with a node or a constant is told when a question needs it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Message(msgspec.Struct, array_like=True, frozen=True):
     """Base of all messages."""
 
 
-class Limits(Message):
+class Limits(Message, frozen=True):
     """Caps of one session. Bytes, floating point operations, seconds."""
 
     memory: int = 4 * 2**30  # bytes of memory of the worker, beyond what it begins with
@@ -38,14 +38,14 @@ class Limits(Message):
 # --- to the worker ----------------------------------------------------------------------------------------------
 
 
-class Bind(Message, tag="bind"):
+class Bind(Message, tag="bind", frozen=True):
     """Let the program use these parts of a dataset version: "values" (private), "mock" (public)."""
 
     spec: AssetSpec
-    parts: list[str] = ["values", "mock"]
+    parts: tuple[str, ...] = ("values", "mock")
 
 
-class PutConstant(Message, tag="constant"):
+class PutConstant(Message, tag="constant", frozen=True):
     """A constant by its digest: `data`, or raw little-endian bytes in the file `path`."""
 
     digest: str
@@ -54,26 +54,26 @@ class PutConstant(Message, tag="constant"):
     path: str | None = None
 
 
-class Append(Message, tag="append"):
+class Append(Message, tag="append", frozen=True):
     """Append nodes to the program."""
 
     nodes: list[Node]
 
 
-class Forget(Message, tag="forget"):
+class Forget(Message, tag="forget", frozen=True):
     """The client holds these values no longer; their program rows stay."""
 
     values: list[Ref]
 
 
-class Propose(Message, tag="propose"):
+class Propose(Message, tag="propose", frozen=True):
     """What is this value, and what may happen with it? Answered by `Proposal`."""
 
     ask: int
     value: Ref
 
 
-class Evaluate(Message, tag="evaluate"):
+class Evaluate(Message, tag="evaluate", frozen=True):
     """Compute a value, after the decision. Answered by `Value`; a long one is written to `path`."""
 
     ask: int
@@ -81,7 +81,7 @@ class Evaluate(Message, tag="evaluate"):
     path: str
 
 
-class Export(Message, tag="export"):
+class Export(Message, tag="export", frozen=True):
     """The program behind a value, by itself. Constants are written to `path` (safetensors). Answered by `Exported`."""
 
     ask: int
@@ -90,7 +90,7 @@ class Export(Message, tag="export"):
     names: dict[str, str] = {}  # dataset id -> how the text calls it
 
 
-class Load(Message, tag="load"):
+class Load(Message, tag="load", frozen=True):
     """Load an exported program into a fresh worker, whose assets are bound already. Answered by `Loaded`."""
 
     ask: int
@@ -98,7 +98,7 @@ class Load(Message, tag="load"):
     constants: str  # path of the safetensors file; "" where the program has none
 
 
-class Ingest(Message, tag="ingest"):
+class Ingest(Message, tag="ingest", frozen=True):
     """Check an upload and write the files of a dataset version into the folder `out`. Answered by `Ingested`."""
 
     ask: int
@@ -112,7 +112,7 @@ class Ingest(Message, tag="ingest"):
 # --- from the worker --------------------------------------------------------------------------------------------
 
 
-class Input(Message):
+class Input(Message, frozen=True):
     """Private data that a value depends on. `columns` None: all of them."""
 
     dataset: str
@@ -120,7 +120,7 @@ class Input(Message):
     columns: list[str] | None = None
 
 
-class Closed(Message):
+class Closed(Message, frozen=True):
     """A member of the closed set: `kind` ("count", "sum", "mean") of declared columns over all rows of a version."""
 
     kind: str
@@ -129,8 +129,11 @@ class Closed(Message):
     columns: list[str]
 
 
-class Proposal(Message, tag="proposal"):
-    """`label`: "public", "rows", "agg" or "tainted". `value`: the bytes of a small public tensor."""
+class Proposal(Message, tag="proposal", frozen=True):
+    """`label`: "public", "rows", "agg" or "tainted". `value`: the bytes of a small public tensor.
+
+    `flops` and `operations` are of what is left to compute.
+    """
 
     ask: int
     program_hash: str
@@ -146,7 +149,7 @@ class Proposal(Message, tag="proposal"):
     value: bytes | None = None
 
 
-class Value(Message, tag="value"):
+class Value(Message, tag="value", frozen=True):
     """A computed value. `data` is None when it was written to the path asked for: raw bytes, or an Arrow IPC stream."""
 
     ask: int
@@ -155,7 +158,7 @@ class Value(Message, tag="value"):
     kind: str
 
 
-class Exported(Message, tag="exported"):
+class Exported(Message, tag="exported", frozen=True):
     """`program` as `encode_program` writes it, node ids from 0; `constants` is the path written, "" without any."""
 
     ask: int
@@ -164,7 +167,7 @@ class Exported(Message, tag="exported"):
     constants: str
 
 
-class Loaded(Message, tag="loaded"):
+class Loaded(Message, tag="loaded", frozen=True):
     """The program's results."""
 
     ask: int
@@ -172,14 +175,14 @@ class Loaded(Message, tag="loaded"):
     results: list[Ref]
 
 
-class Ingested(Message, tag="ingested"):
+class Ingested(Message, tag="ingested", frozen=True):
     """`meta` is `apps.datasets.ingest.Ingested` as plain JSON values."""
 
     ask: int
     meta: dict[str, Any]
 
 
-class Failed(Message, tag="failed"):
+class Failed(Message, tag="failed", frozen=True):
     """The question has no answer. `line` is where the failing operation was recorded."""
 
     ask: int
@@ -198,8 +201,8 @@ Question = Propose | Evaluate | Export | Load | Ingest
 Reply = Proposal | Value | Exported | Loaded | Ingested | Failed
 
 _encoder = msgspec.msgpack.Encoder()
-_orders = msgspec.msgpack.Decoder(Order, ext_hook=ext_hook)
-_replies = msgspec.msgpack.Decoder(Reply)
+_orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order, ext_hook=ext_hook)
+_replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
 def encode(message: Order | Reply) -> bytes:
@@ -210,11 +213,11 @@ def encode(message: Order | Reply) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def decode_order(body: bytes | memoryview) -> Order:
+def decode_order(body: bytes | bytearray) -> Order:
     """What the web process said, without the length."""
     return _orders.decode(body)
 
 
-def decode_reply(body: bytes | memoryview) -> Reply:
+def decode_reply(body: bytes | bytearray) -> Reply:
     """What a worker said, without the length."""
     return _replies.decode(body)

@@ -1,4 +1,4 @@
-"""The table of operations: one row of rules for every name in `gridclient.program.operations` (a test holds them equal).
+"""The table of operations: one row of rules for every name in `gridclient.program.operations`, held equal by a test.
 
 A row says which label the result gets, what it costs and how it reads. The ATen overload behind a name and its total
 form are in `targets.py`, for workers: this module needs no torch.
@@ -64,7 +64,9 @@ class Operation:
     probe: bool = False
 
 
-def _aten(rule: Rule | None, cost: Cost, names: dict[str, str], *, chooses: bool = False, probe: bool = False) -> list[Operation]:
+def _aten(
+    rule: Rule | None, cost: Cost, names: dict[str, str], *, chooses: bool = False, probe: bool = False
+) -> list[Operation]:
     return [Operation(f"aten::{name}", rule, cost, words, chooses, probe) for name, words in names.items()]
 
 
@@ -116,6 +118,10 @@ _COMPARISONS = {
     for name, sign in {"eq": "=", "ne": "≠", "lt": "<", "le": "≤", "gt": ">", "ge": "≥"}.items()
     for kind in ("Tensor", "Scalar")
 }
+_CONDITION = {"where.self": "{self} where {condition}, else {other}"}
+_FILLED = {"zeros_like": "zeros", "ones_like": "ones", "full_like": "{fill_value} everywhere"}
+_SUMS = {"sum": "sum of {self}", "sum.dim_IntList": "sum of {self} along {dim}"}
+_MEANS = {"mean": "mean of {self}", "mean.dim": "mean of {self} along {dim}"}
 _WITHIN = {
     "var.correction": "variance of {self} along {dim}",
     "std.correction": "standard deviation of {self} along {dim}",
@@ -130,72 +136,52 @@ _WITHIN = {
     "median": "median of {self}",
     "median.dim": "median of {self} along {dim}, and where",
 }
+_ORDERED = dict.fromkeys(("sort", "sort.stable"), "{self} sorted along {dim}, and from where")
+_SOFTMAX = {"_softmax": "softmax of {self} along {dim}", "_log_softmax": "log-softmax of {self} along {dim}"}
+_SELECTED = {"select.int": "{self}, position {index} of axis {dim}"}
+_SLICED = {"slice.Tensor": "{self}, positions {start} to {end} (step {step}) of axis {dim}"}
+_INDEXED = {"index_select": "{self}, positions {index} of axis {dim}"}
+_JOINED = {"cat": "{tensors} joined along axis {dim}", "stack": "{tensors} stacked along axis {dim}"}
+_MOVED = {
+    "t": "{self} transposed",
+    "transpose.int": "{self}, axes {dim0} and {dim1} exchanged",
+    "permute": "{self}, axes in the order {dims}",
+}
+_RESHAPED = dict.fromkeys(("view", "_unsafe_view"), "{self} in the shape {size}")
+_SQUEEZED = dict.fromkeys(("squeeze.dim", "squeeze.dims"), "{self} without axis {dim}")
+_SCATTERED = {
+    "select_scatter": "{self} with {src} at position {index} of axis {dim}",
+    "slice_scatter": "{self} with {src} at positions {start} to {end} (step {step}) of axis {dim}",
+}
 _ROWS = [
     *_aten(pointwise.pointwise, per_input, _ARITHMETIC, probe=True),
     *_aten(pointwise.pointwise, several, _FUNCTIONS, probe=True),
     *_aten(pointwise.pointwise, per_input, _COMPARISONS, chooses=True, probe=True),
-    *_aten(pointwise.pointwise, per_input, {"where.self": "{self} where {condition}, else {other}"}, chooses=True, probe=True),
+    *_aten(pointwise.pointwise, per_input, _CONDITION, chooses=True, probe=True),
     *_aten(pointwise.cast, per_output, {"_to_copy": "{self} as {dtype}"}),
     *_aten(pointwise.clone, per_output, {"clone": "{self}"}),
-    *_aten(
-        pointwise.like,
-        per_output,
-        {"zeros_like": "zeros", "ones_like": "ones", "full_like": "{fill_value} everywhere"},
-        probe=True,
-    ),
-    *_aten(reductions.sums, per_input, {"sum": "sum of {self}", "sum.dim_IntList": "sum of {self} along {dim}"}, probe=True),
-    *_aten(reductions.means, per_input, {"mean": "mean of {self}", "mean.dim": "mean of {self} along {dim}"}, probe=True),
+    *_aten(pointwise.like, per_output, _FILLED, probe=True),
+    *_aten(reductions.sums, per_input, _SUMS, probe=True),
+    *_aten(reductions.means, per_input, _MEANS, probe=True),
     *_aten(reductions.within_rows, several, _WITHIN, chooses=True, probe=True),
-    *_aten(
-        reductions.ordered,
-        comparing,
-        {"sort": "{self} sorted along {dim}, and from where", "sort.stable": "{self} sorted along {dim}, and from where"},
-        chooses=True,
-        probe=True,
-    ),
-    *_aten(
-        pointwise.softmax,
-        several,
-        {"_softmax": "softmax of {self} along {dim}", "_log_softmax": "log-softmax of {self} along {dim}"},
-        probe=True,
-    ),
+    *_aten(reductions.ordered, comparing, _ORDERED, chooses=True, probe=True),
+    *_aten(pointwise.softmax, several, _SOFTMAX, probe=True),
     *_aten(products.mm, multiplying, {"mm": "{self} @ {mat2}"}, probe=True),
     *_aten(products.mv, multiplying, {"mv": "{self} @ {vec}"}, probe=True),
     *_aten(products.bmm, multiplying, {"bmm": "{self} @ {mat2}"}, probe=True),
     *_aten(products.dot, multiplying, {"dot": "{self} @ {tensor}"}, probe=True),
     *_aten(products.addmm, multiplying, {"addmm": "{self} + {mat1} @ {mat2}"}, probe=True),
-    *_aten(layout.selected, nothing, {"select.int": "{self}, position {index} of axis {dim}"}, chooses=True),
-    *_aten(
-        layout.sliced,
-        nothing,
-        {"slice.Tensor": "{self}, positions {start} to {end} (step {step}) of axis {dim}"},
-        chooses=True,
-    ),
-    *_aten(layout.indexed, per_output, {"index_select": "{self}, positions {index} of axis {dim}"}, chooses=True),
+    *_aten(layout.selected, nothing, _SELECTED, chooses=True),
+    *_aten(layout.sliced, nothing, _SLICED, chooses=True),
+    *_aten(layout.indexed, per_output, _INDEXED, chooses=True, probe=True),
     *_aten(layout.flipped, per_output, {"flip": "{self} reversed along {dims}"}),
-    *_aten(layout.joined, per_output, {"cat": "{tensors} joined along axis {dim}", "stack": "{tensors} stacked along axis {dim}"}),
-    *_aten(
-        layout.moved,
-        nothing,
-        {
-            "t": "{self} transposed",
-            "transpose.int": "{self}, axes {dim0} and {dim1} exchanged",
-            "permute": "{self}, axes in the order {dims}",
-        },
-    ),
-    *_aten(layout.reshaped, nothing, {"view": "{self} in the shape {size}", "_unsafe_view": "{self} in the shape {size}"}),
+    *_aten(layout.joined, per_output, _JOINED),
+    *_aten(layout.moved, nothing, _MOVED),
+    *_aten(layout.reshaped, nothing, _RESHAPED),
     *_aten(layout.expanded, nothing, {"expand": "{self} repeated to the shape {size}"}),
     *_aten(layout.unsqueezed, nothing, {"unsqueeze": "{self} with a new axis {dim}"}),
-    *_aten(layout.squeezed, nothing, {"squeeze.dim": "{self} without axis {dim}", "squeeze.dims": "{self} without axes {dim}"}),
-    *_aten(
-        layout.scattered,
-        per_output,
-        {
-            "select_scatter": "{self} with {src} at position {index} of axis {dim}",
-            "slice_scatter": "{self} with {src} at positions {start} to {end} (step {step}) of axis {dim}",
-        },
-        chooses=True,
-    ),
+    *_aten(layout.squeezed, nothing, _SQUEEZED),
+    *_aten(layout.scattered, per_output, _SCATTERED, chooses=True),
     Operation("grid::asset", None, nothing, "{dataset}"),
     Operation("grid::constant", None, nothing, "{constant}"),
     Operation("grid::column", composite.columns, per_output, "column {names} of {self}"),

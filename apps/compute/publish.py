@@ -21,7 +21,7 @@ from apps.compute.workers import Worker
 from apps.core.database import in_database
 from apps.core.keys import entity_key
 from apps.datasets.actions import create_dataset, create_version
-from apps.datasets.ingest import Ingested
+from apps.datasets.assets import Ingested
 from apps.datasets.models import Dataset
 from apps.datasets.queries import public_metadata
 from apps.permissions.actions import give, own

@@ -106,7 +106,9 @@ def _target(name: str) -> Target:
 
 _SELF = Parameter("self", "Tensor", False, True, None, False)
 TARGETS: dict[str, Target] = {name: _target(name) for name in TABLE if name.startswith("aten::")} | {
-    "grid::column": Target("grid::column", torch.tensor, (_SELF, Parameter("names", "str", False, True, None, False)), 1),
+    "grid::column": Target(
+        "grid::column", torch.tensor, (_SELF, Parameter("names", "str", False, True, None, False)), 1
+    ),
     "grid::columns": Target(
         "grid::columns", torch.tensor, (_SELF, Parameter("names", "List[str]", False, True, None, False)), 1
     ),
@@ -152,6 +154,8 @@ def _checked(target: Target, parameter: Parameter, value: Any) -> Any:
         raise _wrong(target, f"expects {expected} for {parameter.name!r}, not {type(value).__name__}")
     if parameter.type == "ScalarType":
         return value.name
+    if parameter.type == "MemoryFormat":
+        return None
     if parameter.type == "List[int]":
         value = value if isinstance(value, list) else [value]
         if parameter.name in SIZES and any(not -1 <= extent <= MAX_EXTENT for extent in value):
@@ -177,8 +181,12 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "int": _int,
     "number": _number,
     "bool": lambda value: isinstance(value, bool),
-    "List[int]": lambda value: _int(value) or (isinstance(value, list) and len(value) <= MAX_LIST and all(map(_int, value))),
+    "List[int]": lambda value: (
+        _int(value) or (isinstance(value, list) and len(value) <= MAX_LIST and all(map(_int, value)))
+    ),
     "ScalarType": lambda value: isinstance(value, Dtype) and value.name in DTYPES,
+    # All our values are; what else there is would only change how they lie in memory.
+    "MemoryFormat": lambda value: value == "contiguous_format",
     "str": lambda value: isinstance(value, str),
     "List[str]": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
 }

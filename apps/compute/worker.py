@@ -10,7 +10,6 @@ import io
 import os
 import resource
 import socket
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +28,19 @@ from apps.compute.programs import Program
 from apps.compute.readers import words
 from apps.compute.readers.torch import TorchReader, prepare
 from apps.compute.summaries import steps
+from apps.compute.targets import TARGETS
 from apps.datasets.assets import TABLE, TENSOR
 from apps.datasets.ingest import IngestLimits, ingest
-from gridclient.program.graph import CONSTANT, Node, Ref, cut, decode_program, encode_program, result_hash
+from gridclient.program.graph import (
+    CONSTANT,
+    Node,
+    Ref,
+    cut,
+    decode_program,
+    encode_program,
+    result_hash,
+    tensor_digest,
+)
 from gridclient.program.graph import Program as Graph
 from gridclient.wire.errors import GridError, InternalError, InvalidInputError, LimitExceededError
 from gridclient.wire.messages import INLINE_LIMIT, TensorHeader
@@ -63,10 +72,11 @@ class Session:
                 for ref in values:
                     self.reader.forget(ref)
             case messages.PutConstant(digest, header, data, path):
+                _allow_mapped([path] if path else [])
                 self.program.constants.put(digest, header, data, path)
             case messages.Bind(spec, parts):
-                self.program.bind(spec, parts)
-                _allow_mapped(spec.nbytes_mapped if hasattr(spec, "nbytes_mapped") else 0)
+                self.program.judge.bind(spec, parts)
+                _allow_mapped([str(spec.path(part)) for part in parts])
             case _:
                 return self._answer(order)
         return None
@@ -95,7 +105,7 @@ class Session:
             result_hash([question.value], self.program.hashes),
             fact.label.kind,
             fact.label.messages(),
-            fact.label.closed and fact.label.closed.message(),
+            None if fact.label.closed is None else fact.label.closed.message(),
             TABLE if fact.table else TENSOR,
             fact.dtype,
             list(fact.shape),
@@ -184,6 +194,31 @@ def _write(path: Path, data: memoryview) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
+
+
+def _allow_mapped(paths: list[str]) -> None:
+    """Mapped files count as data, although they take no memory of their own: the limit grows by their size."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft != resource.RLIM_INFINITY:
+        sizes = sum(Path(path).stat().st_size for path in paths if Path(path).exists())
+        resource.setrlimit(resource.RLIMIT_DATA, (soft + sizes, hard))
+
+
+def warm_up() -> None:
+    """Run every operation once on tiny tensors, so that what torch loads lazily is loaded before the fork."""
+    session = Session(Limits())
+    data = bytes(16)
+    digest = tensor_digest("float32", [2, 2], data)
+    session.program.constants.put(digest, TensorHeader("float32", [2, 2], len(data)), data, None)
+    given: dict[str, Any] = {"Tensor": Ref(0), "List[Tensor]": [Ref(0)], "int": 0, "number": 1.0, "List[int]": [0]}
+    nodes = [Node(0, CONSTANT, [digest])]
+    for number, target in enumerate(TARGETS.values(), 1):
+        required = [parameter for parameter in target.parameters if parameter.required and not parameter.keyword]
+        args = [given.get(parameter.type, False) for parameter in required]
+        nodes.append(Node(number, target.name, args, outputs=target.outputs))
+    session.program.append(nodes, 0)
+    for number in session.program.entries:
+        session.handle(messages.Propose(0, Ref(number)), 0)
 
 
 def serve(connection: socket.socket, limits: Limits) -> None:

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -130,7 +131,8 @@ class Worker:
         except BlockingIOError:
             return
         except OSError:
-            return self._end(InternalError(CRASHED))
+            self._end(InternalError(CRASHED))
+            return
         if self._unsent_bytes <= BACKLOG:
             self._drained.set()
         if not self._unsent:
@@ -145,12 +147,14 @@ class Worker:
         except OSError:
             data = b""
         if not data:
-            return self._end(InternalError(CRASHED))
+            self._end(InternalError(CRASHED))
+            return
         self._received += data
         while len(self._received) >= LENGTH.size:
             (size,) = LENGTH.unpack_from(self._received)
             if size > MAX_REPLY:
-                return self._end(InternalError(CRASHED))
+                self._end(InternalError(CRASHED))
+                return
             end = LENGTH.size + size
             if len(self._received) < end:
                 return
@@ -159,7 +163,8 @@ class Worker:
             try:
                 reply = decode_reply(body)
             except (msgspec.MsgspecError, RecursionError):
-                return self._end(InternalError(CRASHED))
+                self._end(InternalError(CRASHED))
+                return
             asked, future = self._waiting.get(reply.ask, (0, None))
             if future is not None and not future.done():
                 future.set_result(msgspec.structs.replace(reply, ask=asked))
@@ -183,10 +188,8 @@ class Worker:
         self._connection = None
         self._unsent.clear()
         self._drained.set()
-        try:
+        with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         os.close(self._pidfd)
         for _, future in self._waiting.values():
             if not future.done():
@@ -249,14 +252,7 @@ class Workers:
         self._stop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            # Of the environment it needs nothing: what is in ours (keys, passwords) is not for workers.
-            self._server = subprocess.Popen(
-                [sys.executable, "-m", "apps.compute.forkserver", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                cwd=ROOT,
-                env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"},
-            )
+            self._server = _spawn(theirs.fileno())
         ours.setblocking(False)
         self._control = ours
         await self._readable(ours)
@@ -287,3 +283,22 @@ class Workers:
             self._server.kill()
             self._server.wait()
             self._server = None
+
+
+def _spawn(control: int) -> subprocess.Popen[bytes]:
+    """Start the forkserver. It gets nothing of our environment: keys and passwords are not for workers."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "apps.compute.forkserver", str(control)],
+        pass_fds=[control],
+        stdin=subprocess.DEVNULL,
+        cwd=ROOT,
+        # One thread each, or a fork would lose the others.
+        env={
+            "PYTHONPATH": str(ROOT),
+            "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "ARROW_DEFAULT_MEMORY_POOL": "system",
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",
+        },
+    )

@@ -31,7 +31,7 @@ def receive(push: Push, *, key: str, now: datetime) -> Receipt:
         node.last_seen = now
         if node.state != State.APPROVED:
             node.save(update_fields=["last_seen"])
-            return Receipt(state=node.state, revision=node.revision, in_step=False)
+            return Receipt(state=State(node.state), revision=node.revision, in_step=False)
         node.expires = now + TIME_TO_LIVE
         in_step = push.base is None or push.base == node.revision
         refused: list[list[str]] = []
@@ -39,7 +39,7 @@ def receive(push: Push, *, key: str, now: datetime) -> Receipt:
             refused = _take(node, push, now)
             node.revision = push.revision
         node.save(update_fields=["last_seen", "expires", "revision"])
-        return Receipt(state=node.state, revision=node.revision, in_step=in_step, refused=refused)
+        return Receipt(state=State(node.state), revision=node.revision, in_step=in_step, refused=refused)
 
 
 def _take(node: Node, push: Push, now: datetime) -> list[list[str]]:
@@ -69,17 +69,16 @@ def _put(node: Node, metadata: dict[str, Any], revision: int, *, room: int, now:
     row = known or Announcement(node=node, dataset_id=UUID(metadata["id"]), announced=now)
     row.metadata, row.revision = metadata, revision
     row.save()
-    index.put(KIND, row.pk, name=metadata["name"], description=metadata["description"], tags=metadata["tags"])
+    words = f"{metadata['name']} {metadata['slug']}"
+    index.put(KIND, row.pk, name=words, description=metadata["description"], tags=metadata["tags"])
     return known is None
 
 
 def _forget(node: Node, datasets: set[UUID]) -> None:
-    if not datasets:
-        return
-    for row in node.announcements.only("pk", "dataset_id"):
-        if row.dataset_id in datasets:
-            index.remove(KIND, row.pk)
-            row.delete()
+    rows = node.announcements.filter(dataset_id__in=datasets)
+    for key in rows.values_list("pk", flat=True):
+        index.remove(KIND, key)
+    rows.delete()
 
 
 class _Named(msgspec.Struct):

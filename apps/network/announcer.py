@@ -68,7 +68,7 @@ class Announcer:
         """One round of the conversation; seconds until the next. Raises GridError."""
         membership = await in_database(own.current)
         if not self.greeted or membership is None or membership.url != settings.GRID_NETWORK_URL:
-            self.greeted = self.in_step = False
+            self.greeted = False
             identity = await ask_identity(settings.GRID_NETWORK_URL, role="network")
             membership = await in_database(
                 own.contact, url=settings.GRID_NETWORK_URL, public_key=identity.public_key, now=clock.now()
@@ -85,7 +85,7 @@ class Announcer:
         await self._announce(membership)
         return HEARTBEAT
 
-    async def _join(self, membership: Membership) -> str:
+    async def _join(self, membership: Membership) -> State:
         wanted = messages.Join(
             id=slugify(settings.GRID_NAME)[:40].strip("-") or "node",
             name=settings.GRID_NAME[:80],
@@ -105,7 +105,7 @@ class Announcer:
             await in_database(own.acknowledged, receipt)
             for dataset, problem in receipt.refused:
                 logger.warning("The network left out dataset %s: %s", messages.clean(dataset), messages.clean(problem))
-            if receipt.state != State.APPROVED or not receipt.in_step:
+            if receipt.state != State.APPROVED or not receipt.in_step or receipt.revision != push.revision:
                 # Begins anew in the next round: it lost our announcements, or we lost its acknowledgement.
                 self.in_step = False
                 return

@@ -78,12 +78,12 @@ def _pinned(url: str, public_key: str, now: datetime) -> Membership:
     )
 
 
-def decided(joined: Joined) -> str:
+def decided(joined: Joined) -> State:
     """Keep what the network said about our request; returns the state."""
-    state = State(joined.state)
-    problem = "" if state in (State.APPROVED, State.PENDING) else f"{state.label}. {clean(joined.reason)}"[:500]
-    Membership.objects.update(node_id=joined.id[:40], state=state, problem=problem)
-    return state
+    turned_away = joined.state in (State.REJECTED, State.REMOVED)
+    problem = f"{joined.state.label}. {clean(joined.reason)}"[:500] if turned_away else ""
+    Membership.objects.update(node_id=joined.id, state=joined.state, problem=problem)
+    return joined.state
 
 
 def failed(problem: str) -> None:
@@ -93,5 +93,4 @@ def failed(problem: str) -> None:
 
 def acknowledged(receipt: Receipt) -> None:
     """Keep how far the network has followed, and whether we still belong to it."""
-    state = State(receipt.state)
-    Membership.objects.update(state=state, acked_revision=receipt.revision, problem="")
+    Membership.objects.update(state=receipt.state, acked_revision=receipt.revision, problem="")

@@ -11,6 +11,7 @@ import msgspec
 from django.conf import settings
 from msgspec import Meta
 
+from apps.network.models import State
 from gridclient.wire.errors import InvalidInputError, LimitExceededError
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ MAX_DATASETS = 10_000
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 Key = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Signature = Annotated[str, Meta(pattern="^[0-9a-f]{128}$")]
+NodeId = Annotated[str, Meta(max_length=40, pattern="^[a-z0-9]+(-[a-z0-9]+)*$")]
 Word = Annotated[str, Meta(max_length=40, pattern="^[a-z0-9_]*$")]
 
 # They make a text look like another one; nobody needs them in a name.
@@ -36,7 +38,7 @@ _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\
 class Join(msgspec.Struct):
     """A node asks for an id. The request is signed by `public_key`, which is who it is from then on."""
 
-    id: Annotated[str, Meta(max_length=40, pattern="^[a-z0-9]+(-[a-z0-9]+)*$")]
+    id: NodeId
     name: Annotated[str, Meta(min_length=1, max_length=80)]
     url: Annotated[str, Meta(max_length=200)]
     public_key: Key
@@ -45,9 +47,9 @@ class Join(msgspec.Struct):
 class Joined(msgspec.Struct):
     """What the network decided so far."""
 
-    id: str
-    state: str
-    reason: str = ""
+    id: NodeId
+    state: State
+    reason: Annotated[str, Meta(max_length=500)] = ""
 
 
 class Push(msgspec.Struct):
@@ -66,10 +68,10 @@ class Push(msgspec.Struct):
 class Receipt(msgspec.Struct):
     """Answer to a push. Not `in_step`: nothing was taken, begin anew. `refused`: id and reason of datasets left out."""
 
-    state: str
-    revision: int
+    state: State
+    revision: Count
     in_step: bool
-    refused: list[list[str]] = []
+    refused: Annotated[list[list[str]], Meta(max_length=MAX_BATCH)] = []
 
 
 class Identity(msgspec.Struct):

@@ -77,7 +77,9 @@ def _run(target: Target, bound: dict[str, Any], make: Any) -> Any:
 
     args = [value(bound[parameter.name]) for parameter in target.parameters if not parameter.keyword]
     kwargs = {
-        parameter.name: DTYPES.get(bound[parameter.name]) if parameter.type == "ScalarType" else value(bound[parameter.name])
+        parameter.name: DTYPES.get(bound[parameter.name])
+        if parameter.type == "ScalarType"
+        else value(bound[parameter.name])
         for parameter in target.parameters
         if parameter.keyword
     }

@@ -7,18 +7,18 @@ left out at the reduction, after every map: exp(0) = 1 counts nobody.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import torch
 
 from apps.compute import mapped
-from apps.compute.programs import Entry, Key, Program
+from apps.compute.programs import Entry, Program
 from apps.compute.targets import DTYPES, TARGETS
 from gridclient.program.graph import ASSET, CONSTANT, Dtype, Ref
 from gridclient.wire.errors import GridError, InternalError
 
-Computed = torch.Tensor | pa.Table | None
+Computed: TypeAlias = torch.Tensor | Any  # a pyarrow.Table, which has no types
 Presence = tuple[int, frozenset[tuple[str, int]]]
 
 
@@ -50,8 +50,8 @@ class TorchReader:
         if entry is None or ref.output >= len(entry.facts):
             return
         entry.held &= ~(1 << ref.output)
-        if not entry.held and self._values.pop(ref.node, None) is not None:
-            self.nbytes -= entry.nbytes
+        if not entry.held and not entry.waiting:
+            self._free([ref.node, *self._program.settle(ref.node)])
 
     def value(self, ref: Ref, order: list[int]) -> torch.Tensor | pa.Table:
         """Compute `order` (from `Program.plan`) and return one value. Raises InternalError with a fixed text."""
@@ -67,18 +67,22 @@ class TorchReader:
                 raise InternalError(
                     f"{entry.node.op} could not be computed.", operation=entry.node.op, line=entry.node.line
                 ) from None
-            if entry.held:
+            if entry.held or entry.waiting:
                 self._store(number, entry, running[number])
+            self._free(self._program.settle(number))
             for done in uses.get(number, ()):
                 running.pop(done, None)
         found = running.get(ref.node) or self._values[ref.node]
-        computed = found[ref.output]
-        assert computed is not None
-        return computed
+        return found[ref.output]
 
     def constant(self, entry: Entry) -> torch.Tensor:
         """The tensor of a constant's node."""
         return self._program.constants.tensor(entry.node.args[0])
+
+    def _free(self, numbers: list[int]) -> None:
+        for number in numbers:
+            if self._values.pop(number, None) is not None:
+                self.nbytes -= self._program.entries[number].nbytes
 
     def _store(self, number: int, entry: Entry, computed: tuple[Computed, ...]) -> None:
         if number not in self._values:
@@ -93,13 +97,13 @@ class TorchReader:
     def _step(self, entry: Entry, running: dict[int, tuple[Computed, ...]]) -> tuple[Computed, ...]:
         node = entry.node
         if node.op == ASSET:
-            spec, part = self._program.asset(node)
+            spec, part = self._program.judge.asset(node)
             read: Callable[..., Any] = mapped.table if spec.kind == "table" else mapped.tensor
             return (read(spec, part),)
         if node.op == CONSTANT:
             return (self.constant(entry),)
         if node.op in ("grid::column", "grid::columns"):
-            spec, part = self._program.asset(self._program.entries[node.args[0].node].node)
+            spec, part = self._program.judge.asset(self._program.entries[node.args[0].node].node)
             return (mapped.columns(spec, part, node.args[1]),)
         if node.op == "grid::count":
             return (self._count(entry),)
@@ -115,7 +119,8 @@ class TorchReader:
             return given
 
         args = [value(given) for given in node.args]
-        kwargs = {name: value(given) for name, given in node.kwargs.items()}
+        # The only text is a memory format, and how values lie in memory is the worker's business.
+        kwargs = {name: value(given) for name, given in node.kwargs.items() if not isinstance(given, str)}
         if entry.presence is not None:
             return (self._masked(node.op, entry.presence, args, kwargs),)
         made = TARGETS[node.op].call(*args, **kwargs)
@@ -130,7 +135,7 @@ class TorchReader:
     def _records(self, versions: frozenset[tuple[str, int]]) -> torch.Tensor:
         """Which rows are records in all these versions: bool [n]."""
         if versions not in self._presence:
-            flags = [mapped.presence(self._program.specs[version][0]) for version in sorted(versions)]
+            flags = [mapped.presence(self._program.judge.spec(*version)) for version in sorted(versions)]
             self._presence[versions] = torch.stack(flags).all(0)
         return self._presence[versions]
 

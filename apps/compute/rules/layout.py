@@ -73,33 +73,31 @@ def selected(call: Call) -> Label:
     """select: one column of many is still rows; one row is one person."""
     value = call.operand("self")
     dim = call.args["dim"] % max(len(value.shape), 1)
-    label = _renamed(
-        call, value, {axis: axis - (axis > dim) for axis in range(len(value.shape)) if axis != dim}, source=False
-    )
+    places = {axis: axis - (axis > dim) for axis in range(len(value.shape)) if axis != dim}
+    label = _renamed(call, value, places, source=False)
     source = value.label.source
-    if label.kind == ROWS and source is not None:
-        chosen = [source.columns[call.args["index"]]] if source.axis == dim else None
-        label = _narrowed(label, source, chosen, value.label.axis - (value.label.axis > dim), dropped=dim)
+    if label.kind == ROWS and source is not None and source.axis == dim:
+        return _narrowed(label, source, (source.columns[call.args["index"]],), None)
     return label
 
 
 def sliced(call: Call) -> Label:
     """slice: some of the columns, or some of the rows, which are then a sequence of their own."""
     value = call.operand("self")
+    label, source = value.label, value.label.source
     dim = call.args["dim"] % max(len(value.shape), 1)
-    if value.label.kind == AGG:
+    if label.kind == AGG:
         return total(call)
-    if value.label.kind != ROWS:
+    if label.kind != ROWS:
         return tainted(call)
     start, stop, step = slice(call.args["start"], call.args["end"], call.args["step"]).indices(value.shape[dim])
     if value.shape == call.outputs[0] and step == 1:
-        return value.label
-    if dim == value.label.axis:
-        return _fewer_rows(call, value, ("slice", start, stop, step))
-    label, source = value.label, value.label.source
-    if source is None:
         return label
-    return _narrowed(label, source, list(source.columns[start:stop:step]) if source.axis == dim else None, label.axis)
+    if dim == label.axis:
+        return _fewer_rows(call, value, ("slice", start, stop, step))
+    if source is not None and source.axis == dim:
+        return _narrowed(label, source, source.columns[start:stop:step], dim)
+    return msgspec.structs.replace(label, source=None)
 
 
 def flipped(call: Call) -> Label:
@@ -176,29 +174,19 @@ def _renamed(call: Call, value: Operand, places: dict[int, int], *, source: bool
         return tainted(call)
     kept = label.source if source else None
     if kept is not None and kept.axis is not None:
-        if kept.axis in places:
-            kept = msgspec.structs.replace(kept, axis=places[kept.axis])
-        else:
-            # An axis of one element: there is one column.
-            kept = msgspec.structs.replace(kept, axis=None)
+        # Gone is only an axis of one element: there is one column.
+        kept = msgspec.structs.replace(kept, axis=places.get(kept.axis))
     return msgspec.structs.replace(label, axis=places[label.axis], source=kept)
 
 
-def _narrowed(label: Label, source: Source, columns: list[str] | None, axis: int, dropped: int | None = None) -> Label:
-    """A source cut along another axis than rows: to `columns` (None: along an axis without names, no longer a source)."""
-    if columns is None:
-        return msgspec.structs.replace(label, axis=axis, source=None)
+def _narrowed(label: Label, source: Source, columns: tuple[str, ...], axis: int | None) -> Label:
+    """The label of fewer columns of a source, which lie on `axis` now (None: one column without an axis)."""
+    version = (source.dataset, source.version)
     inputs = frozenset(
-        found._replace(columns=frozenset(columns)) if (found.dataset, found.version) == (source.dataset, source.version) else found
+        found._replace(columns=frozenset(columns)) if (found.dataset, found.version) == version else found
         for found in label.inputs
     )
-    place = None if dropped is not None else source.axis
-    return msgspec.structs.replace(
-        label,
-        axis=axis,
-        inputs=inputs,
-        source=Source(source.dataset, source.version, tuple(columns), place),
-    )
+    return msgspec.structs.replace(label, inputs=inputs, source=Source(*version, columns, axis))
 
 
 def _fewer_rows(call: Call, value: Operand, how: tuple[object, ...]) -> Label:

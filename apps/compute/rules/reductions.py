@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from apps.compute.labels import AGG, ROWS, Answer, Call, Dependence, Label, Operand, by_rows, tainted, total
 from apps.compute.rules.pointwise import exact
 
@@ -9,18 +11,18 @@ SUMMABLE = {None, "float32", "float64", "int64"}
 """dtypes of a sum that may be called one: a narrower one would wrap or overflow."""
 
 
-def reduced(value: Operand, dim: object) -> set[int]:
+def reduced(value: Operand, dim: Any) -> set[int]:
     """The axes that `dim` names: None and an empty list mean all."""
     rank = len(value.shape)
     if dim is None or dim == [] or rank == 0:
         return set(range(rank))
-    return {int(axis) % rank for axis in (dim if isinstance(dim, (list, tuple)) else [dim])}
+    return {axis % rank for axis in (dim if isinstance(dim, list) else [dim])}
 
 
 def within_rows(call: Call) -> Label | list[Label]:
-    """max, var, sort, ...: each row by itself along any other axis, TAINTED along the entity axis. All outputs alike."""
+    """max, var, ...: each row by itself along any other axis, TAINTED along the entity axis. All outputs alike."""
     value = call.operand("self")
-    label: Label = tainted(call)
+    label = tainted(call)
     if value.label.kind == ROWS:
         dims = reduced(value, call.args.get("dim"))
         if value.label.axis not in dims:

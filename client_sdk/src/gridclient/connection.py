@@ -8,19 +8,22 @@ stand in it as barriers, so that no node of the program overtakes its constant.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 from gridclient import settings
+from gridclient.failures import again, end, refusal, silent, with_line
 from gridclient.loop import background
 from gridclient.program.graph import Node, Ref
 from gridclient.program.operations import OPERATIONS_VERSION
 from gridclient.progress import Progress
-from gridclient.websocket import Socket, nobody, open_socket
 from gridclient.transfers import Buffer, Incoming, Outgoing
+from gridclient.websocket import Socket, nobody, open_socket
 from gridclient.wire import messages as m
 from gridclient.wire.errors import (
     BY_CODE,
@@ -108,7 +111,7 @@ class Connection:
                     still = still + 0.1 if outgoing.acknowledged == seen else 0.0
                     seen = outgoing.acknowledged
                     if still > settings.timeout:
-                        raise _silent() from None
+                        raise silent() from None
                     bar.show(seen)
         finally:
             bar.end()
@@ -138,21 +141,26 @@ class Connection:
             with self._opening:
                 if not self._is_open and self._failure is None:
                     url, token = self._sign_in()
-                    asyncio.run_coroutine_threadsafe(self._open(url, token), self._loop).result()
+                    opening = asyncio.run_coroutine_threadsafe(self._open(url, token), self._loop)
+                    try:
+                        opening.result()
+                    except BaseException:
+                        opening.cancel()
+                        raise
         self._check()
         return self._welcome.result()
 
     def close(self) -> None:
         """Say goodbye and end the session. Closing twice is closing once."""
+        closed = ConnectionLostError("This connection was closed; connect again.")
         with self._opening:
-            if self._is_open:
+            if self._is_open and self._failure is None:
                 self._flush()
                 self._post([m.Bye()])
-                try:
+                self._fail(closed)
+                with contextlib.suppress(TimeoutError):
                     asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(3)
-                except TimeoutError:
-                    pass
-            self._fail(ConnectionLostError("This connection was closed; connect again."))
+            self._fail(closed)
 
     @property
     def lost(self) -> bool:
@@ -171,7 +179,7 @@ class Connection:
             self._check()
             answer = reply.result(settings.timeout)
         except TimeoutError:
-            raise _silent() from None
+            raise silent() from None
         except GridError:
             self._raise_earlier()
             raise
@@ -188,7 +196,7 @@ class Connection:
 
     def _check(self) -> None:
         if self._failure is not None:
-            raise _again(self._failure)
+            raise again(self._failure)
 
     # --- batches ------------------------------------------------------------------------------------------------
 
@@ -242,7 +250,7 @@ class Connection:
             for command in commands:
                 waiting = self._waiting.get(getattr(command, "ask", 0))
                 if waiting is not None:
-                    _end(waiting, _again(self._error))
+                    end(waiting, again(self._error))
             return
         self._loop.call_soon_threadsafe(self._write, pack_batch(body))
 
@@ -264,7 +272,7 @@ class Connection:
         while self._is_open and self._unstarted and len(self._outgoing) < UPLOADS_AT_A_TIME:
             outgoing = self._unstarted.popleft()
             if self._failure is not None:
-                outgoing.fail(_again(self._failure))
+                outgoing.fail(again(self._failure))
                 continue
             self._outgoing[outgoing.command.transfer] = outgoing
             self._post([outgoing.command])
@@ -286,9 +294,13 @@ class Connection:
         except TimeoutError:
             self._break(nobody(url))
             raise nobody(url) from None
+        except asyncio.CancelledError:
+            self._break(ConnectionLostError("Connecting was interrupted; connect again."))
+            raise
         if welcome.protocol != m.PROTOCOL_VERSION:
             error = VersionMismatchError(
-                f"The node speaks protocol {welcome.protocol}, this gridclient {m.PROTOCOL_VERSION}: upgrade the older one."
+                f"The node speaks protocol {welcome.protocol}, this gridclient {m.PROTOCOL_VERSION}: "
+                "upgrade the older one."
             )
             self._break(error)
             raise error
@@ -304,8 +316,9 @@ class Connection:
             frame = unpack(data)
             if frame.kind == CHUNK:
                 incoming = self._incoming.get(frame.transfer)
-                if incoming is not None:
-                    self._post([m.Ack(frame.transfer, incoming.accept(frame))])
+                # Nobody waits for this one any more: it is acknowledged and thrown away, so that the node gets done.
+                received = frame.offset + len(frame.body) if incoming is None else incoming.accept(frame)
+                self._post([m.Ack(frame.transfer, received)])
                 return
             batch = m.decode_node(frame.body)
             if batch.id <= self._received:
@@ -352,7 +365,7 @@ class Connection:
             self._incoming[answer.transfer] = self._arriving[answer.ask] = incoming
 
     def _on_error(self, command: m.Error) -> None:
-        error = from_code(command.code, _with_line(command.message, command.details.get("line")), command.details)
+        error = from_code(command.code, with_line(command.message, command.details.get("line")), command.details)
         outgoing = self._outgoing.get(command.transfer)
         incoming = self._incoming.get(command.transfer)
         if outgoing is not None:
@@ -371,16 +384,13 @@ class Connection:
             waiting.set_result(reply)
 
     def _refuse(self, ask: int, error: GridError) -> None:
-        waiting = self._waiting.get(ask)
-        if waiting is not None:
-            _end(waiting, error)
+        if (waiting := self._waiting.get(ask)) is not None:
+            end(waiting, error)
 
     def _on_lost(self, code: int | None, reason: str) -> None:
-        kind = _BY_CLOSE.get(code)
-        if kind is not None:
-            self._fail(kind(reason or "The node ended the session."))
-        else:
-            self._fail(ConnectionLostError("The connection to the node was lost. Check that it is running, then connect again."))
+        # A node says goodbye first; this is for who stands in between, and for a node that could not.
+        kind = _BY_CLOSE.get(code or 0, ConnectionLostError)
+        self._fail(kind(reason or "The connection to the node was lost. Check that it runs, then connect again."))
 
     def _break(self, error: GridError) -> None:
         self._fail(error)
@@ -391,35 +401,9 @@ class Connection:
         """The session is over: everybody who waits is told. The first reason is the one that counts."""
         if self._failure is None:
             self._failure = error
-        for transfer in [*self._outgoing.values(), *self._unstarted, *self._incoming.values()]:
-            transfer.fail(_again(self._failure))
-        for waiting in [*self._waiting.values(), self._welcome]:
-            _end(waiting, _again(self._failure))
-
-
-def refusal(refused: m.Refused) -> GridError:
-    """The error that a refusal stands for; it names the line of the operation at fault."""
-    error = from_code(refused.code, _with_line(refused.message, refused.line), refused.details)
-    if refused.line:
-        error.details["line"] = refused.line
-    return error
-
-
-def _with_line(message: str, line: object) -> str:
-    return f"{message} (recorded at {line})" if line and str(line) not in message else message
-
-
-def _again(error: GridError) -> GridError:
-    # A fresh one each time: an exception that is raised twice keeps growing its traceback.
-    return from_code(error.code, error.message, error.details)
-
-
-def _end(waiting: Future[m.Welcome] | Future[m.NodeCommand], error: GridError) -> None:
-    if not waiting.done():
-        waiting.set_exception(error)
-
-
-def _silent() -> GridError:
-    return ConnectionLostError(
-        f"The node did not answer within {settings.timeout:g} seconds (grid.settings.timeout). Ask again, or connect again."
-    )
+        transfers: list[Outgoing | Incoming] = [*self._outgoing.values(), *self._unstarted, *self._incoming.values()]
+        for transfer in transfers:
+            transfer.fail(again(self._failure))
+        everybody: list[Future[Any]] = [*self._waiting.values(), self._welcome]
+        for waiting in everybody:
+            end(waiting, again(self._failure))

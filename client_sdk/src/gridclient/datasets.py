@@ -47,9 +47,9 @@ class Dataset:
 
     @property
     def bounds(self) -> Any:
-        """Declared bounds: (lows, highs) of a tensor's columns, one (low, high) for all, {column: (low, high)} of a table.
+        """Declared bounds, None where there are none.
 
-        None where none are declared.
+        (lows, highs) of a tensor's columns, or one (low, high) for all; {column: (low, high)} of a table.
         """
         bounded = {c.name: (c.low, c.high) for c in self.schema if c.low is not None}
         if not bounded:

@@ -24,7 +24,9 @@ def check(problems: Problems) -> None:
         raise InvalidInputError(f"Nothing was published:{lines}", problems=problems)
 
 
-def tensor_columns(shape: Sequence[int], columns: Sequence[str] | None, bounds: Any, problems: Problems) -> list[Column]:
+def tensor_columns(
+    shape: Sequence[int], columns: Sequence[str] | None, bounds: Any, problems: Problems
+) -> list[Column]:
     """Columns of a tensor: its second axis when it is 2-D, else at most one that stands for every element.
 
     `bounds`: (low, high) for all, (lows, highs) per column, or {column: (low, high)}.
@@ -46,7 +48,10 @@ def tensor_columns(shape: Sequence[int], columns: Sequence[str] | None, bounds: 
                 problems.append(f"bounds: the lows and the highs are lists of {width}, one for each column.")
                 return [Column(name) for name in names]
             names = names or ([str(number) for number in range(width)] if width > 1 else [""])
-            pairs = [_pair(pair, f"bounds of column {n!r}", problems) for n, pair in zip(names, zip(lows, highs, strict=True), strict=True)]
+            pairs = [
+                _pair(pair, f"bounds of column {n!r}", problems)
+                for n, pair in zip(names, zip(lows, highs, strict=True), strict=True)
+            ]
         case _:
             problems.append("bounds: write (low, high), or ([lows], [highs]), or {column: (low, high)}.")
             return [Column(name) for name in names]
@@ -65,7 +70,8 @@ def table_columns(
 ) -> list[Column]:
     """Columns of a table in order, without the one that identifies people. Kinds come from Arrow's types."""
     bounds, categories = bounds or {}, categories or {}
-    for argument, declared in (("bounds", bounds), ("categories", categories)):
+    declarations: list[tuple[str, Any]] = [("bounds", bounds), ("categories", categories)]
+    for argument, declared in declarations:
         if not isinstance(declared, Mapping):
             problems.append(f"{argument}: write {{column: ...}}.")
             return []
@@ -82,7 +88,11 @@ def table_columns(
         pair = None
         if kind is None:
             text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-            hint = "declare its categories=, or leave the column out" if text else f"{field.type} is not supported; leave it out"
+            hint = (
+                "declare its categories=, or leave the column out"
+                if text
+                else f"{field.type} is not supported; leave it out"
+            )
             problems.append(f"column {field.name!r}: {hint}.")
             continue
         if field.name in bounds:

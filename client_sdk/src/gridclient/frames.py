@@ -45,7 +45,9 @@ def _read(source: Any, argument: str) -> pa.Table:
             case ".parquet" | ".pq":
                 return pa.parquet.read_table(source)
             case suffix:
-                raise InvalidInputError(f"{argument}: {suffix or 'no suffix'} is not known; give a .csv or .parquet file.")
+                raise InvalidInputError(
+                    f"{argument}: {suffix or 'no suffix'} is not known; give a .csv or .parquet file."
+                )
     if isinstance(source, pa.Table):
         return source
     if isinstance(source, pa.RecordBatch):

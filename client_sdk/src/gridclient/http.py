@@ -58,6 +58,8 @@ class Http:
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """One call: the decoded JSON, or None when the answer has no body. Raises GridError."""
+        if self._client.is_closed:
+            raise ConnectionLostError("This connection was closed; connect again.")
         try:
             response = self._client.request(method, path, **options)
         except httpx.TimeoutException as error:
@@ -100,5 +102,7 @@ def checked_url(url: str) -> str:
     except (ValueError, AttributeError):
         known = False
     if not known or parts.query or parts.fragment or parts.username:
-        raise InvalidInputError(f"url={url!r} is no address; write it like https://hospital.example or http://127.0.0.1:8001.")
+        raise InvalidInputError(
+            f"url={url!r} is no address; write it like https://hospital.example or http://127.0.0.1:8001."
+        )
     return url.rstrip("/")

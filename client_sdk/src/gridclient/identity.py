@@ -45,7 +45,11 @@ def identity_of(http: Http, *, role: str, challenge: str = "") -> dict[str, Any]
     if not isinstance(found, dict) or not {"role", "id", "name", "protocol", "public_key"} <= found.keys():
         raise stranger(http.url)
     if found["protocol"] != PROTOCOL_VERSION:
-        older = "gridclient (pip install --upgrade gridclient)" if found["protocol"] > PROTOCOL_VERSION else "the deployment"
+        older = (
+            "gridclient (pip install --upgrade gridclient)"
+            if found["protocol"] > PROTOCOL_VERSION
+            else "the deployment"
+        )
         raise VersionMismatchError(
             f"{http.url} speaks protocol {found['protocol']}, this gridclient {PROTOCOL_VERSION}: upgrade {older}.",
             protocol=found["protocol"],
@@ -77,8 +81,10 @@ def with_token(url: str, token: str) -> Account:
     http = Http(url, token)
     try:
         me = http.get("me/")
-    except AuthenticationError as error:
+    except GridError as error:
         http.close()
+        if not isinstance(error, AuthenticationError):
+            raise
         raise AuthenticationError(
             f"{url} does not accept this token: {error.message} Make a new one there, or sign in with a password.",
             **error.details,
@@ -106,7 +112,9 @@ def with_assertion(network: Http, node: Mapping[str, str]) -> Account:
             proof=key.sign(PROOF + bytes.fromhex(challenge) + stated).hex(),
         )
     except AuthenticationError as error:
-        raise AuthenticationError(f"Sign-in at {node['id']} through the network failed: {error.message}", **error.details) from None
+        raise AuthenticationError(
+            f"Sign-in at {node['id']} through the network failed: {error.message}", **error.details
+        ) from None
     finally:
         http.close()
     return _account(node["url"], answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -94,10 +95,9 @@ class GridNetwork(Administration):
         for node in nodes:
             node.close()
         if self._account is not None and self._account.session:
-            try:
+            # It would expire by itself, and the network may be gone already.
+            with contextlib.suppress(GridError):
                 self._http.call("POST", "sign-out/", timeout=2.0)
-            except GridError:
-                pass  # It expires by itself; the network may be gone already.
         self._http.close()
 
     def _decide(self, id: str, verb: str, reason: str) -> Member:
@@ -153,7 +153,11 @@ def connect_network(
     """
     address = checked_url(url)
     guest = Http(address)
-    identity = identity_of(guest, role="network")
+    try:
+        identity = identity_of(guest, role="network")
+    except GridError:
+        guest.close()
+        raise
     if username is None and password is None and token is None:
         return GridNetwork(identity, guest, None)
     guest.close()

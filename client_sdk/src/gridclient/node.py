@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import weakref
@@ -42,13 +43,14 @@ class Node(Administration):
     """A node and my account on it. It is signed in to at the first call that needs it. Thread-safe."""
 
     def __init__(self, *, id: str, name: str, url: str, public_key: str, enter: Callable[[], Account]) -> None:
-        self.id = id
+        self.id = self.node_id = id
         self.name = name
         self.url = url
         self.public_key = public_key
         self._enter = enter
         self._entering = threading.Lock()
         self._account: Account | None = None
+        self._making = threading.Lock()
         self._recorder: Recorder | None = None
         self._connection = Connection(lambda: (self.account.http.url, self.account.http.token))
         _alive.add(self)
@@ -124,14 +126,10 @@ class Node(Administration):
         """What records operations on this node's pointers."""
         from gridclient.recorder import Recorder
 
-        with self._entering:
+        with self._making:
             if self._recorder is None:
                 self._recorder = Recorder(self)
             return self._recorder
-
-    @property
-    def node_id(self) -> str:
-        return self.id
 
     def pointer(self, dataset: Dataset) -> Pointer | TablePointer:
         """A pointer to the values of a dataset. Nothing is asked of the node."""
@@ -140,7 +138,9 @@ class Node(Administration):
 
         if dataset.kind == "table":
             return TablePointer(self.recorder, dataset)
-        return self.recorder.input_asset(dataset.id, dataset.version, dataset.shape, DTYPES[dataset.dtype], info=dataset)
+        return self.recorder.input_asset(
+            dataset.id, dataset.version, dataset.shape, DTYPES[dataset.dtype], info=dataset
+        )
 
     def append(self, node: ProgramNode) -> None:
         """Queue a node of the program."""
@@ -161,7 +161,7 @@ class Node(Administration):
         self._connection.drop(ref)
 
     def get(self, ref: Ref, pointer: Any) -> Any:
-        """The value: a tensor on the CPU, or an Arrow table. Raises GetNotPermittedError with `.request(reason=...)`."""
+        """The value: a tensor on the CPU, or an Arrow table. Raises GetNotPermittedError with `.request()`."""
         try:
             return self._value(lambda ask: m.Get(ask, ref))
         except Refused as error:
@@ -193,11 +193,10 @@ class Node(Administration):
         self._connection.close()
         account = self._account
         if account is not None:
-            try:
+            # It would expire by itself, and the node may be gone already.
+            with contextlib.suppress(GridError):
                 if account.session:
                     account.http.call("POST", "sign-out/", timeout=2.0)
-            except GridError:
-                pass  # It expires by itself; the node may be gone already.
             account.http.close()
 
 

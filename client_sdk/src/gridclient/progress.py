@@ -27,8 +27,8 @@ class Progress:
             self._drawn, self._visible = now, True
             filled = "#" * (_WIDTH * done // max(self.total, 1))
             rate = done / 2**20 / (now - self._begun)
-            line = f"\r{self.label} [{filled:<{_WIDTH}}] {done / 2**20:.0f} of {self.total / 2**20:.0f} MiB, {rate:.0f} MiB/s"
-            print(line, end="", file=sys.stderr, flush=True)
+            sizes = f"{done / 2**20:.0f} of {self.total / 2**20:.0f} MiB, {rate:.0f} MiB/s"
+            print(f"\r{self.label} [{filled:<{_WIDTH}}] {sizes}", end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Leave the line."""

@@ -95,7 +95,7 @@ class Publication:
         return self
 
     def send(self, node: Node) -> Pointer | TablePointer:
-        """Publish on a node; returns a pointer. Raises PublishNotPermittedError, InvalidInputError with every problem."""
+        """Publish on a node; returns a pointer. Raises PublishNotPermittedError, InvalidInputError."""
         if not isinstance(node, Node):
             raise InvalidInputError("send(node) takes a node, from grid.connect(...).")
         return node.publish(self.spec(), self.values(), self.mock()).pointer()
@@ -230,7 +230,9 @@ def private_tensor(
     found = tensor_columns(tensor.shape, columns, bounds, problems)
     identifiers = None if entities is None else _identifiers(entities, tensor.shape[0], problems)
     public = None if mock is None else local_tensor(mock, "mock")
-    if public is not None and (public.shape[1:] != tensor.shape[1:] or public.dtype != tensor.dtype or public.ndim == 0):
+    if public is not None and (
+        public.shape[1:] != tensor.shape[1:] or public.dtype != tensor.dtype or public.ndim == 0
+    ):
         problems.append("mock: rows of the same shape and dtype as the values.")
     _check_people(entities, entities_of, domain, problems)
     check(problems)
@@ -274,7 +276,9 @@ def private_table(
         missing_names = [column for column in columns if column not in source.column_names]
         problems += [f"columns: the table has no column {column!r}." for column in missing_names]
         kept = [column for column in columns if column not in missing_names]
-        source = source.select([*kept, *([entities] if entities in source.column_names and entities not in kept else [])])
+        source = source.select(
+            [*kept, *([entities] if entities in source.column_names and entities not in kept else [])]
+        )
     declared = Declared(
         allowed_users, name, visibility, accounts_may_compute, entities_of, missing, rows, max_rows, max_rows_per_entity
     )
@@ -358,7 +362,7 @@ def _identifiers(entities: Any, length: int, problems: Problems) -> torch.Tensor
     return torch.from_numpy(np.frombuffer(padded, dtype=np.uint8).reshape(length, width))
 
 
-def _check_people(entities: Any, entities_of: Any, domain: None, problems: Problems) -> None:
+def _check_people(entities: Any, entities_of: Any, domain: Any, problems: Problems) -> None:
     if entities is not None and entities_of is not None:
         problems.append("entities: with entities_of the other dataset says who each row is; leave one of the two out.")
     if domain is not None:

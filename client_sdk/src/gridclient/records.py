@@ -17,7 +17,9 @@ class Record:
     def __getattr__(self, name: str) -> Any:
         # Only called for what is no attribute; `_fields` itself is missing while a copy is being made.
         if name.startswith("_") or name not in self._fields:
-            raise AttributeError(f"{type(self).__name__} has no {name!r}; it has {', '.join(self.__dict__.get('_fields', ()))}")
+            raise AttributeError(
+                f"{type(self).__name__} has no {name!r}; it has {', '.join(self.__dict__.get('_fields', ()))}"
+            )
         return self._fields[name]
 
     def __eq__(self, other: object) -> bool:

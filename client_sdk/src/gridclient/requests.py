@@ -82,13 +82,15 @@ class DataRequest:
         return self
 
     def wait(self, timeout: float | None = None) -> DataRequest:
-        """Block until it is decided and, where approved, answered. Raises RequestPendingError after `timeout` seconds."""
+        """Block until it is decided and, where approved, answered. RequestPendingError after `timeout` seconds."""
         until = None if timeout is None else time.monotonic() + timeout
         pause = _SOONEST
         while not self.refresh()._settled():
             left = pause if until is None else min(pause, until - time.monotonic())
             if left <= 0:
-                raise RequestPendingError(f"Nobody has settled this request within {timeout:g} seconds; it is {self.state}.")
+                raise RequestPendingError(
+                    f"Nobody has settled this request within {timeout:g} seconds; it is {self.state}."
+                )
             time.sleep(left)
             pause = min(pause * 1.5, _LATEST)
         return self
@@ -100,7 +102,9 @@ class DataRequest:
         """
         self.refresh()
         if self.state == "submitted":
-            raise RequestPendingError("Nobody has decided on this request yet; wait(timeout=...) blocks until somebody has.")
+            raise RequestPendingError(
+                "Nobody has decided on this request yet; wait(timeout=...) blocks until somebody has."
+            )
         if self.state == "denied":
             raise RequestDeniedError(f"This request was denied: {self.decision_reason}", reason=self.decision_reason)
         if self.state == "approved":
@@ -122,7 +126,9 @@ class DataRequest:
 
     def _decide(self, verb: str, reason: str) -> DataRequest:
         # `seen` lets the node refuse a decision on a page that is out of date.
-        self._fields = self._node.http.post(f"requests/{self.id}/{verb}/", reason=reason, seen=self._fields.get("updated"))
+        self._fields = self._node.http.post(
+            f"requests/{self.id}/{verb}/", reason=reason, seen=self._fields.get("updated")
+        )
         return self
 
     def _settled(self) -> bool:

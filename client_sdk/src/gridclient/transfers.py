@@ -18,7 +18,7 @@ from gridclient.wire.messages import TensorHeader, Upload
 Buffer = bytes | bytearray | memoryview
 
 
-def pieces(parts: Sequence[Buffer], size: int = CHUNK_SIZE) -> Iterator[Buffer]:
+def pieces(parts: Sequence[Buffer], size: int = CHUNK_SIZE) -> Iterator[bytes | memoryview]:
     """The bytes of all parts in pieces of `size`, the last one shorter; copies only where a piece spans parts."""
     kept: list[memoryview] = []
     have = 0
@@ -39,7 +39,13 @@ class Outgoing:
     """One upload. `done` ends when the node has acknowledged every byte, or with the error that ended it."""
 
     def __init__(
-        self, transfer: int, parts: Sequence[Buffer], purpose: str, *, name: str = "", header: TensorHeader | None = None
+        self,
+        transfer: int,
+        parts: Sequence[Buffer],
+        purpose: str,
+        *,
+        name: str = "",
+        header: TensorHeader | None = None,
     ) -> None:
         self.nbytes = sum(memoryview(part).nbytes for part in parts)
         digest = hashlib.sha256()

@@ -31,7 +31,7 @@ def header_of(tensor: torch.Tensor) -> TensorHeader:
 def bytes_of(tensor: torch.Tensor) -> memoryview:
     """The little-endian bytes of a tensor; shared with it where it is contiguous and on the CPU."""
     flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data
 
 
 def local_tensor(values: Any, argument: str) -> torch.Tensor:
@@ -42,7 +42,9 @@ def local_tensor(values: Any, argument: str) -> torch.Tensor:
         array = np.ascontiguousarray(values).reshape(np.shape(values))
         return torch.from_numpy(array if array.flags.writeable else array.copy())
     except (TypeError, ValueError, RuntimeError):
-        raise InvalidInputError(f"{argument} is a torch tensor or a numpy array of numbers, not {type(values).__name__}.") from None
+        raise InvalidInputError(
+            f"{argument} is a torch tensor or a numpy array of numbers, not {type(values).__name__}."
+        ) from None
 
 
 def decode(answer: Answer, data: bytearray) -> torch.Tensor | pa.Table:

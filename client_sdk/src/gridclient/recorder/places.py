@@ -97,11 +97,14 @@ def check_writable(place: object, name: str) -> Place:
             "local tensor to the node with grid.send(tensor, node).",
             operation=name,
         )
-    if place.spec.overlaps:
-        raise OperationNotAllowedError(
-            f"{name} writes to an expanded tensor, whose elements share memory. Use .clone() before writing.",
-            operation=name,
-        )
+    above: Cell | View = place
+    while isinstance(above, View):
+        if above.spec.overlaps:
+            raise OperationNotAllowedError(
+                f"{name} writes to an expanded tensor, whose elements share memory. Use .clone() before writing.",
+                operation=name,
+            )
+        above = above.parent
     return place
 
 

@@ -1,0 +1,69 @@
+"""Who owns a dataset, and who was given which right on it."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from apps.accounts.models import Team
+from apps.core.clock import now
+from apps.datasets.models import Dataset
+
+
+class Right(models.TextChoices):
+    """The ladder. Each step is given by itself; `read` includes the ones before, and seeing comes with any of them."""
+
+    DISCOVER = "discover", "discover"
+    COMPUTE = "compute", "compute"
+    AGGREGATE = "aggregate", "aggregate"
+    READ = "read", "read"
+
+
+class Ownership(models.Model):
+    """Who published a dataset and decides about it."""
+
+    dataset = models.OneToOneField(Dataset, on_delete=models.CASCADE, related_name="ownership")
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="owned")
+
+    class Meta:
+        verbose_name_plural = "ownership"
+
+
+class Grant(models.Model):
+    """A right on a dataset for an account or a team. With a program hash: for that one program, after an approval."""
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="grants")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="grants"
+    )
+    team = models.ForeignKey(Team, on_delete=models.PROTECT, null=True, blank=True, related_name="grants")
+    right = models.CharField(max_length=16, choices=Right.choices)
+    columns = models.JSONField(null=True, blank=True)
+    expires = models.DateTimeField(null=True, blank=True)
+    reason = models.TextField(max_length=2_000)
+    given_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created = models.DateTimeField(default=now, editable=False)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    program_hash = models.CharField(max_length=64, blank=True, default="")
+    request_id = models.UUIDField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["-created", "-id"]
+        indexes = [models.Index(fields=["dataset", "revoked_at"], name="grant_live")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(user__isnull=False, team__isnull=True) | Q(user__isnull=True, team__isnull=False),
+                name="grant_to_one_receiver",
+            ),
+            models.CheckConstraint(condition=Q(right__in=Right.values), name="grant_right_known"),
+            models.CheckConstraint(condition=~Q(reason=""), name="grant_has_reason"),
+            models.CheckConstraint(
+                condition=Q(program_hash="", request_id__isnull=True)
+                | (~Q(program_hash="") & Q(request_id__isnull=False, user__isnull=False)),
+                name="grant_once_names_request",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.right} on {self.dataset.slug}"

@@ -1,0 +1,50 @@
+"""Which datasets and grants a person may see. One query each; what may not be seen looks absent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from apps.accounts.models import User
+from apps.core.clock import now as moment
+from apps.datasets.models import Dataset, Visibility
+from apps.permissions.models import Grant
+from apps.tags import index
+
+
+def grants_held_by(user: User, *, now: datetime | None = None) -> QuerySet[Grant]:
+    """Grants that hold now, given to the user or to a team of theirs; one-time grants among them."""
+    now = now or moment()
+    return Grant.objects.filter(
+        Q(user=user) | Q(team__members=user), Q(expires=None) | Q(expires__gt=now), revoked_at=None
+    )
+
+
+def datasets_visible_to(user: User | None, *, now: datetime | None = None) -> QuerySet[Dataset]:
+    """Datasets whose public metadata `user` may see; newest first. None (nobody signed in) sees none."""
+    found = Dataset.objects.all()
+    if user is None or not user.is_active:
+        return found.none()
+    if user.has("everything.read"):
+        return found
+    # A one-time grant is for a program; it says nothing about who may look.
+    granted = grants_held_by(user, now=now).filter(dataset=OuterRef("pk"), program_hash="")
+    open_to = [Visibility.LISTED] if user.is_federated else [Visibility.LISTED, Visibility.ACCOUNTS]
+    return found.filter(Q(visibility__in=open_to) | Q(ownership__owner=user) | Exists(granted))
+
+
+def search(user: User | None, terms: Sequence[str]) -> QuerySet[Dataset]:
+    """Visible datasets that match every term (see `tags.index`)."""
+    return datasets_visible_to(user).filter(pk__in=index.matching("dataset", terms))
+
+
+def grants_visible_to(user: User) -> QuerySet[Grant]:
+    """Grants on my datasets, and those given to me or my teams; all of them for who may see everything."""
+    found = Grant.objects.all()
+    if user.has("everything.read"):
+        return found
+    return found.filter(
+        Q(dataset__ownership__owner=user) | Q(user=user) | Q(team__in=user.teams.all())
+    )

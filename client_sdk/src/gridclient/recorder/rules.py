@@ -1,0 +1,156 @@
+"""How each ATen operation is recorded: as it is, as a view, as its functional twin, or not at all.
+
+A rule takes the tape and torch's arguments, with places and values where torch had tensors. It returns a place (the
+result shares memory with it), a value (the result is new), lists of these, or `WRITTEN` (the first argument changed).
+Rules are found by the operation's schema, never by its name, and remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from gridclient.program.operations import OPERATIONS
+from gridclient.recorder import rewrites
+from gridclient.recorder.places import VIEWS, Cell, View, check_writable
+from gridclient.recorder.rewrites import WRITTEN, Rule
+from gridclient.recorder.tape import Operation, Tape, Value, operation
+from gridclient.wire.errors import OperationNotAllowedError, RemoteValueError
+
+_CHANGES_OF_DTYPE = "aten::_to_copy"
+_VALUES_ASKED = frozenset({"aten::_local_scalar_dense", "aten::item", "aten::is_nonzero"})
+_BY_VALUE = "The shape of its result would depend on private values; use torch.where or multiply by a mask."
+_HINTS = {
+    "aten::nonzero": _BY_VALUE,
+    "aten::masked_select": _BY_VALUE,
+    "aten::_unique2": _BY_VALUE,
+    "aten::unique_dim": _BY_VALUE,
+    "aten::unique_consecutive": _BY_VALUE,
+    "aten::bincount": _BY_VALUE,
+    "aten::index.Tensor": "Select rows with slices or torch.index_select; instead of a mask, " + _BY_VALUE[34:],
+    "aten::equal": "Compare with == and reduce the result.",
+}
+
+_rules: dict[Any, Rule] = {}
+
+
+def rule_of(func: Any) -> Rule:
+    """The rule for an ATen overload. Every overload has one; it may be a refusal."""
+    try:
+        return _rules[func]
+    except KeyError:
+        rule = _rules[func] = _make(func)
+        return rule
+
+
+def remote_value(what: str) -> RemoteValueError:
+    """The error for `what` when it needs a value that is on a node."""
+    return RemoteValueError(
+        f"{what} needs a value, and a pointer holds none: it is on a node. pointer.get() asks the node for it.",
+    )
+
+
+def _make(func: Any) -> Rule:
+    name = func.name()
+    schema = func._schema
+    if name in _VALUES_ASKED:
+        return _no_value(name)
+    if name in rewrites.RULES:
+        return rewrites.RULES[name]
+    if name in VIEWS:
+        return _view(operation(name))
+    if schema.is_mutable:
+        return _decomposed(func) or _write(func)
+    if name in OPERATIONS and not any(argument.alias_info for argument in schema.arguments):
+        return _pure(operation(name))
+    tensor = _tensor_overload(name)
+    if tensor is not None:
+        return _pure(tensor)
+    return _decomposed(func) or refusal(name)
+
+
+def refusal(name: str) -> Rule:
+    """A rule that raises OperationNotAllowedError by the operation's name."""
+
+    def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        hint = _HINTS.get(name, "")
+        raise OperationNotAllowedError(
+            f"{name} is not in the table of operations that a node computes. {hint}".strip(), operation=name
+        )
+
+    return rule
+
+
+def _no_value(name: str) -> Rule:
+    def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        raise remote_value(name)
+
+    return rule
+
+
+def _pure(op: Operation) -> Rule:
+    def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        return tape.apply(op, args, rewrites.remote_options(op.name, args, kwargs) if kwargs else kwargs)
+
+    return rule
+
+
+def _view(op: Operation) -> Rule:
+    def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        return rewrites.view(tape, op, args)
+
+    return rule
+
+
+def _decomposed(func: Any) -> Rule | None:
+    """A composite is run as its parts. Autograd does so before us, except in inference mode."""
+    if not func._can_decompose():
+        return None
+
+    def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        return rewrites.DECOMPOSE
+
+    return rule
+
+
+def _write(func: Any) -> Rule:
+    """In-place operations are recorded as their functional twin, whose result becomes the target's new value."""
+    name = func.name()
+    twin = _twin(func)
+    if twin is None:
+        return refusal(name)
+
+    def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        target = check_writable(args[0], name)
+        tape.infer(name, func, args, kwargs)  # torch's own complaints about shapes and dtypes
+        value: Value = tape.apply(twin, args, kwargs)
+        if value.spec.dtype is not target.spec.dtype:
+            value = tape.apply(operation(_CHANGES_OF_DTYPE), (value,), {"dtype": target.spec.dtype})
+        target.write(value)
+        return WRITTEN
+
+    return rule
+
+
+def _twin(func: Any) -> Operation | None:
+    """The functional twin of an overload that writes to its first argument and nothing else, if it is in the table."""
+    schema = func._schema
+    written = [argument for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write]
+    only_self = len(written) == 1 and written[0].name == schema.arguments[0].name and not written[0].is_out
+    if not only_self or torch.Tag.inplace_view in func.tags:
+        return None
+    packet = schema.name.removesuffix("_")
+    name = f"{packet}.{schema.overload_name}" if schema.overload_name else packet
+    return operation(name) if name in OPERATIONS else _tensor_overload(name)
+
+
+def _tensor_overload(name: str) -> Operation | None:
+    """`add.Scalar` and its like are `add.Tensor` with a number, which is how torch defines them."""
+    tensor = name.removesuffix(".Scalar") + ".Tensor"
+    return operation(tensor) if name.endswith(".Scalar") and tensor in OPERATIONS else None
+
+
+Place = Cell | View
+_ = Callable

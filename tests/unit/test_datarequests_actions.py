@@ -1,0 +1,267 @@
+"""The queue, verb by verb: what is decided stays decided, what was answered stays the same answer."""
+
+from __future__ import annotations
+
+import struct
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.db import IntegrityError, transaction
+
+from apps.accounts.actions import deactivate
+from apps.audit.models import AuditEvent
+from apps.audit.queries import verify
+from apps.datarequests import actions, policies
+from apps.datarequests.models import MAX_FAILURES, DataRequest
+from apps.datarequests.queries import (
+    HIDDEN,
+    answer_of,
+    requests_i_may_decide,
+    requests_visible_to,
+    unanswered,
+    visible_inputs,
+    words_for,
+)
+from apps.datasets.models import Dataset
+from apps.permissions.models import Grant
+from gridclient.wire.errors import (
+    ConflictError,
+    GridError,
+    InternalError,
+    InvalidInputError,
+    LimitExceededError,
+    NotFoundError,
+    NotPermittedError,
+    RequestDeniedError,
+    RequestPendingError,
+)
+from gridclient.wire.messages import TensorHeader
+from tests.factories.people import People
+from tests.factories.queue import publish, submit
+
+pytestmark = pytest.mark.django_db
+HEADER = TensorHeader("float64", [], 8)
+
+
+@pytest.fixture
+def births(people: People) -> Dataset:
+    return publish(people.owner)
+
+
+@pytest.fixture
+def request_(people: People, births: Dataset) -> DataRequest:
+    return submit(people.scientist, births)
+
+
+def answer_file(folder: Path, value: float = 1.5) -> Path:
+    path = folder / "value"
+    path.write_bytes(struct.pack("<d", value))
+    return path
+
+
+def approved(request: DataRequest, people: People) -> DataRequest:
+    return actions.approve(request, reason="Fine.", by=people.owner)
+
+
+def verbs() -> list[str]:
+    return [str(event.verb) for event in AuditEvent.objects.order_by("seq")]
+
+
+def test_a_request_goes_through_the_queue_and_leaves_its_trace(
+    people: People, request_: DataRequest, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestPendingError):
+        policies.check_can_fetch(people.scientist, request_)
+    approved(request_, people)
+    request_.refresh_from_db()
+    with pytest.raises(RequestPendingError):
+        policies.check_can_fetch(people.scientist, request_)
+    assert actions.store_answer(request_, header=HEADER, kind="tensor", path=answer_file(tmp_path))
+    for _ in range(2):
+        actions.delivered(request_, to=people.scientist)
+    request_.refresh_from_db()
+    assert request_.state == "delivered"
+    assert answer_of(request_).data == struct.pack("<d", 1.5)
+    queue = [verb for verb in verbs() if verb.startswith("request_")]
+    assert queue == [
+        "request_submitted", "request_approved", "request_answered", "request_delivered", "request_delivered",
+    ]  # fmt: skip
+    assert verify()
+
+
+def test_constants_travel_with_the_request(people: People, births: Dataset, tmp_path: Path) -> None:
+    file = tmp_path / "constants.safetensors"
+    file.write_bytes(b"constants")
+    request = submit(people.scientist, births, constants_file=file)
+    assert request.constants_file is not None and request.constants_file.read_bytes() == b"constants"
+    assert not file.exists()
+
+
+def test_an_approval_is_bound_to_this_program_and_person(people: People, request_: DataRequest) -> None:
+    approved(request_, people)
+    grant = Grant.objects.get(request_id=request_.pk)
+    assert (grant.user, grant.program_hash) == (people.scientist, request_.program_hash)
+
+
+def test_two_decisions_at_once_are_one_decision(people: People, request_: DataRequest) -> None:
+    approved(request_, people)
+    with pytest.raises(ConflictError):
+        actions.deny(request_, reason="No.", by=people.reviewer)
+    with pytest.raises(ConflictError):
+        approved(request_, people)
+    with pytest.raises(ConflictError):
+        actions.withdraw(request_, by=people.scientist)
+    assert Grant.objects.filter(request_id=request_.pk).count() == 1
+
+
+def test_a_stale_page_decides_nothing(people: People, request_: DataRequest) -> None:
+    seen = request_.updated - timedelta(seconds=1)
+    with pytest.raises(ConflictError):
+        actions.approve(request_, reason="Fine.", by=people.owner, seen=seen)
+    assert actions.approve(request_, reason="Fine.", by=people.owner, seen=request_.updated).state == "approved"
+
+
+def test_the_requester_reads_why_it_was_denied(people: People, request_: DataRequest) -> None:
+    with pytest.raises(InvalidInputError):
+        actions.deny(request_, reason="  ", by=people.owner)
+    actions.deny(request_, reason="One person stands out.", by=people.owner)
+    request_.refresh_from_db()
+    with pytest.raises(RequestDeniedError, match="One person stands out") as refused:
+        policies.check_can_fetch(people.scientist, request_)
+    assert refused.value.details == {"reason": "One person stands out."}
+    assert not Grant.objects.filter(request_id=request_.pk).exists()
+
+
+def test_the_first_answer_stays_for_ever(people: People, request_: DataRequest, tmp_path: Path) -> None:
+    assert not actions.store_answer(request_, header=HEADER, kind="tensor", path=answer_file(tmp_path, 9.0))
+    approved(request_, people)
+    assert actions.store_answer(request_, header=HEADER, kind="tensor", path=answer_file(tmp_path, 1.0))
+    assert not actions.store_answer(request_, header=HEADER, kind="tensor", path=answer_file(tmp_path, 2.0))
+    request_.refresh_from_db()
+    assert answer_of(request_).data == struct.pack("<d", 1.0)
+
+
+def test_only_the_requester_receives_the_answer(people: People, request_: DataRequest, tmp_path: Path) -> None:
+    approved(request_, people)
+    actions.store_answer(request_, header=HEADER, kind="tensor", path=answer_file(tmp_path))
+    for other in (people.owner, people.reviewer, people.auditor, people.administrator, people.stranger):
+        with pytest.raises(NotPermittedError):
+            actions.delivered(request_, to=other)
+    assert "request_delivered" not in verbs()
+
+
+def test_a_failed_run_is_told_in_a_fixed_text_and_tried_once_more(people: People, request_: DataRequest) -> None:
+    approved(request_, people)
+    for again in (False, True):
+        assert list(unanswered(again=again)) == [request_]
+        actions.mark_failed(request_, "It did not run.")
+        assert not unanswered().exists()
+    assert not unanswered(again=True).exists()
+    request_.refresh_from_db()
+    assert (request_.state, request_.failures) == ("approved", MAX_FAILURES)
+    with pytest.raises(InternalError, match="It did not run"):
+        policies.check_can_fetch(people.scientist, request_)
+
+
+def test_who_may_decide(people: People, request_: DataRequest) -> None:
+    may = {name for name in vars(people) if policies.can_approve(getattr(people, name), request_)}
+    assert may == {"owner", "reviewer"}
+    listed = {name for name in vars(people) if requests_i_may_decide(getattr(people, name)).exists()}
+    assert listed == may
+
+
+def test_who_sees_a_request(people: People, request_: DataRequest) -> None:
+    sees = {name for name in vars(people) if requests_visible_to(getattr(people, name)).exists()}
+    assert sees == {"owner", "scientist", "reviewer", "auditor"}
+
+
+def test_nobody_decides_on_a_request_of_their_own(people: People, births: Dataset) -> None:
+    other = publish(people.other_owner, "Other births")
+    mine = submit(people.reviewer, births)
+    for verb in (actions.approve, actions.deny):
+        with pytest.raises(NotPermittedError):
+            verb(mine, reason="Fine.", by=people.reviewer)
+    assert not requests_i_may_decide(people.reviewer).exists()
+    theirs = submit(people.owner, births, other)
+    assert not policies.can_decide(people.owner, theirs)
+
+
+def test_a_joint_program_needs_every_owner_or_a_reviewer(people: People, births: Dataset) -> None:
+    hidden = publish(people.other_owner, "Clinic Z", visibility="granted")
+    other = publish(people.other_owner, "Other births")
+    joint = submit(people.scientist, births, other)
+    assert not policies.can_decide(people.owner, joint) and not policies.can_decide(people.other_owner, joint)
+    assert policies.can_decide(people.reviewer, joint)
+    assert [list(requests_i_may_decide(who)) for who in (people.owner, people.reviewer)] == [[], [joint]]
+    with pytest.raises(NotFoundError):
+        submit(people.scientist, births, hidden)
+
+
+def test_an_owner_does_not_learn_of_a_hidden_dataset_from_a_joint_program(people: People, births: Dataset) -> None:
+    other = publish(people.other_owner, "Clinic Z")
+    joint = submit(people.scientist, births, other)
+    Dataset.objects.filter(pk=other.pk).update(visibility="granted")
+    for who, readable in ((people.owner, False), (people.reviewer, True), (people.scientist, True)):
+        row = requests_visible_to(who).get()
+        visible = visible_inputs(who, [row])
+        assert (other.pk in visible) is readable
+        assert words_for(row, visible) == (joint.words if readable else HIDDEN)
+
+
+def test_nothing_is_approved_for_an_account_that_is_closed(people: People, request_: DataRequest) -> None:
+    deactivate(people.scientist, by=people.administrator)
+    with pytest.raises(ConflictError):
+        approved(request_, people)
+    assert actions.deny(request_, reason="The account is closed.", by=people.owner).state == "denied"
+
+
+def test_a_person_cannot_flood_the_queue(people: People, births: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actions, "MAX_OPEN", 2)
+    first = submit(people.scientist, births)
+    submit(people.scientist, births)
+    with pytest.raises(LimitExceededError) as refused:
+        submit(people.scientist, births)
+    assert refused.value.details == {"limit": 2}
+    actions.withdraw(first, by=people.scientist)
+    submit(people.scientist, births)
+
+
+def test_a_request_for_nothing_private_is_refused(people: People, births: Dataset) -> None:
+    with pytest.raises(InvalidInputError):
+        submit(people.scientist, births, inputs=[])
+
+
+def test_a_refused_submission_leaves_no_row_and_no_audit(people: People, births: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        submit(people.scientist, births, constants_file=tmp_path / "missing")
+    assert not DataRequest.objects.exists()
+    assert "request_submitted" not in verbs()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "approved"},
+        {"state": "delivered"},
+        {"state": "anything"},
+        {"reason": ""},
+        {"decision_reason": "because"},
+        {"answer_kind": "tensor"},
+        {"delivered_at": "2026-01-01T00:00:00Z"},
+    ],
+)
+def test_the_database_refuses_a_row_that_no_verb_would_write(request_: DataRequest, change: dict[str, str]) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        DataRequest.objects.filter(pk=request_.pk).update(**change)
+
+
+def test_every_refusal_of_the_queue_is_a_typed_error(people: People, request_: DataRequest) -> None:
+    for who in (people.stranger, people.other_owner, people.administrator, people.auditor, people.scientist):
+        for verb in (actions.approve, actions.deny):
+            with pytest.raises(GridError):
+                verb(request_, reason="Fine.", by=who)
+    with pytest.raises(NotPermittedError):
+        actions.withdraw(request_, by=people.owner)
+    request_.refresh_from_db()
+    assert request_.state == "submitted"
