@@ -39,7 +39,7 @@ test: setup browser
 	$(BIN)/python -m pytest $(ARGS)
 
 # What a production deployment sets, so that its checks can be run here. The key is as long as a real one and worth nothing.
-PRODUCTION := GRID_ROLE=node GRID_NAME=check GRID_URL=https://node.example.org GRID_ALLOWED_HOSTS=node.example.org \
+PRODUCTION := GRID_ROLE=node GRID_NAME=check GRID_DIR=$(VENV)/check GRID_URL=https://node.example.org GRID_ALLOWED_HOSTS=node.example.org \
 	GRID_DEVELOPMENT=false GRID_SECRET_KEY=checks-only-2b7e151628aed2a6abf7158809cf4f3c762e7160f38b4da5
 
 check: setup
@@ -47,6 +47,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy apps gridsite client_sdk/src
 	$(BIN)/lint-imports
+	@mkdir -p $(VENV)/check
 	$(PRODUCTION) $(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(PRODUCTION) $(BIN)/python manage.py makemigrations --check --dry-run
 	$(PRODUCTION) $(BIN)/python manage.py makedocs --check

@@ -173,4 +173,6 @@ LOGGING = {
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["console"], "level": "INFO"},
+    # One line for every outbound call would hide what matters.
+    "loggers": {"httpx": {"level": "WARNING"}},
 }

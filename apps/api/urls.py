@@ -20,7 +20,7 @@ urlpatterns = [
     path("datasets/", datasets.Datasets.as_view()),
     path("datasets/<str:slug>/", datasets.OneDataset.as_view()),
     path("datasets/<str:slug>/grants/", datasets.Grants.as_view()),
-    path("grants/<str:id>/", datasets.OneGrant.as_view()),
+    path("grants/<int:id>/", datasets.OneGrant.as_view()),
     path("requests/", requests.Requests.as_view()),
     path("requests/<uuid:id>/", requests.OneRequest.as_view()),
     path("requests/<uuid:id>/approve/", requests.Approve.as_view()),

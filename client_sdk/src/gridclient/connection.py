@@ -101,18 +101,10 @@ class Connection:
         outgoing = Outgoing(next(self._transfers), parts, purpose)
         self._start(outgoing)
         self._check()
-        bar, still, seen = Progress(label, outgoing.nbytes), 0.0, 0
+        bar = Progress(label, outgoing.nbytes)
         try:
-            while True:
-                try:
-                    outgoing.done.result(0.1)
-                    return outgoing.command.transfer
-                except TimeoutError:
-                    still = still + 0.1 if outgoing.acknowledged == seen else 0.0
-                    seen = outgoing.acknowledged
-                    if still > settings.timeout:
-                        raise silent() from None
-                    bar.show(seen)
+            outgoing.wait(settings.timeout, bar.show)
+            return outgoing.command.transfer
         finally:
             bar.end()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
@@ -68,6 +69,19 @@ class Outgoing:
             self._sent += len(body)
         if offset == self.nbytes and not self.done.done():
             self.done.set_result(None)
+
+    def wait(self, timeout: float, show: Callable[[int], None]) -> None:
+        """Block until every byte is acknowledged. Raises the error that ended the transfer."""
+        seen, moved = 0, time.monotonic()
+        while True:
+            try:
+                return self.done.result(0.1)
+            except TimeoutError:
+                if self.acknowledged > seen:
+                    seen, moved = self.acknowledged, time.monotonic()
+                elif time.monotonic() - moved > timeout:
+                    raise ConnectionLostError(f"Nothing of the upload arrived for {timeout:g} seconds.") from None
+                show(seen)
 
     def fail(self, error: GridError) -> None:
         if not self.done.done():
