@@ -29,7 +29,7 @@ PATIENCE = 60.0
 """Seconds that a deployment gets to come up."""
 GRACE = 8.0
 """Seconds that deployments get to end before they are killed."""
-SHORTEST_LIFE = 10.0
+SHORTEST_LIFE = 5.0
 """Seconds: a deployment that ends sooner after its start is broken; one that lived longer is started again."""
 
 

@@ -44,6 +44,8 @@ NOBODY = make_password(None)
 def _password_problems(password: str, user: User) -> list[str]:
     if len(password) > MAX_PASSWORD:
         return [f"The password is longer than {MAX_PASSWORD} characters."]
+    if names.encodable(password) != password:
+        return ["The password is no valid text."]
     try:
         validate_password(password, user)
     except ValidationError as error:
@@ -147,7 +149,10 @@ def create_team(*, slug: str, name: str, members: Iterable[User], by: User | Non
     """Make a team. Raises InvalidInputError for a bad slug, ConflictError for one that is taken."""
     policies.check_can_manage_accounts(by)
     team = Team(slug=names.normal(slug), name=name.strip() or slug)
-    _refuse("No team was made", names.problems_of(team.slug))
+    problems = names.problems_of(team.slug)
+    if not names.is_title(team.name, 150):
+        problems.append("The team's title must have 1 to 150 printable characters.")
+    _refuse("No team was made", problems)
     try:
         with transaction.atomic():
             team.save(force_insert=True)
@@ -185,7 +190,8 @@ def sign_in(
     last = lockout.count(username=name, address=address, now=now)
     user = User.objects.filter(username=name).first()
     # Hashed whether or not there is an account, and outside any transaction: it takes long.
-    right = check_password(password[: MAX_PASSWORD + 1], user.password if user is not None else NOBODY)
+    typed = names.encodable(password[: MAX_PASSWORD + 1])
+    right = check_password(typed, user.password if user is not None else NOBODY)
     if user is None or not right or not user.is_active or (needs is not None and not user.has(needs)):
         with transaction.atomic():
             # A name that nobody has may be a password in the wrong field: it is not written down.
@@ -205,8 +211,10 @@ def federated_user(*, network_key: str, user_id: str, display: str, now: datetim
     """The account of a network's user, made at the first sign-in, without roles.
 
     Identity is (fingerprint of the network's key, user id there); `display` is only shown. Raises AuthenticationError
-    when the account was closed here.
+    when the account was closed here, InvalidInputError for an id that no account can hold.
     """
+    if not names.is_title(user_id, 64):
+        raise InvalidInputError("A network names its users by ids of 1 to 64 printable characters.")
     user = User.objects.filter(federated_key=network_key, federated_id=user_id).first()
     if user is None:
         user = _make_federated(network_key, user_id, names.federated(display, network_key), now or clock.now())

@@ -12,8 +12,14 @@ _NOT_ALLOWED = re.compile(r"[^a-z0-9._-]+")
 
 
 def normal(name: str) -> str:
-    """NFC and lower case: `Ana` and `ana` are one person. Does not validate."""
-    return unicodedata.normalize("NFC", name).lower()
+    """NFC and lower case: `Ana` and `ana` are one person. Does not validate, but the result can be looked up anywhere:
+    what no database can hold (NUL, halves of surrogate pairs) becomes "?", which is in no name."""
+    return unicodedata.normalize("NFC", encodable(name).replace("\0", "?")).lower()
+
+
+def encodable(text: str) -> str:
+    """The text with "?" for halves of surrogate pairs, which JSON can carry and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def problems_of(name: str) -> list[str]:
@@ -23,6 +29,11 @@ def problems_of(name: str) -> list[str]:
     if not _LOCAL.fullmatch(name):
         return [f"The name must have {ALLOWED}."]
     return []
+
+
+def is_title(text: str, longest: int) -> bool:
+    """Whether a free name (of a team, of a token) has 1 to `longest` characters, all of which show."""
+    return 0 < len(text) <= longest and text.isprintable()
 
 
 def federated(display: str, network_key: str) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import QuerySet
 
-from apps.accounts import policies, tokens
+from apps.accounts import names, policies, tokens
 from apps.accounts.models import AccessToken, User
 from apps.audit.actions import record
 from apps.audit.verbs import Verb
@@ -40,8 +40,8 @@ def create_token(
     problems = []
     if not user.is_active:
         problems.append(f"{user.username} is not active.")
-    if not 0 < len(name.strip()) <= 100:
-        problems.append("A token needs a name of 1 to 100 characters, so that it can be told from others.")
+    if not names.is_title(name.strip(), 100):
+        problems.append("A token needs a name of 1 to 100 printable characters, so that it can be told from others.")
     if not now < expires <= now + LONGEST:
         problems.append(f"A token expires in the future, and within {LONGEST.days} days.")
     if problems:

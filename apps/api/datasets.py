@@ -31,7 +31,9 @@ class Datasets(APIView):
         if len(terms) > MAX_TERMS:
             raise InvalidInputError(f"A search has at most {MAX_TERMS} terms.", field="q", limit=MAX_TERMS)
         found = search(user, terms) if terms else datasets_visible_to(user)
-        return page(request, found, lambda rows: [_shown(user, row) for row in rows])
+        return page(
+            request, found.prefetch_related("versions", "tags"), lambda rows: [_shown(user, row) for row in rows]
+        )
 
 
 class OneDataset(APIView):

@@ -41,7 +41,7 @@ def handle(error: Exception, context: dict[str, Any]) -> Response:
         case exceptions.PermissionDenied() | PermissionDenied():
             known = NotPermittedError("This account may not do that.")
         case exceptions.Throttled():
-            known = LimitExceededError("Too many calls; wait a little.", limit=error.wait)
+            known = LimitExceededError("Too many calls; wait a little.", limit=getattr(error, "wait", None))
         case RequestDataTooBig() | TooManyFieldsSent():
             known, status = LimitExceededError("The body of this call is too large."), 413
         case exceptions.APIException():

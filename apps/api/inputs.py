@@ -13,41 +13,41 @@ from rest_framework.request import Request
 from gridclient.wire.errors import InvalidInputError
 
 T = TypeVar("T")
-_FIELD = re.compile(r"`(?:\$\.)?([a-z_]+)(?:\[[^`]*)?`$")
+_FIELD = re.compile(r"(?:field `|`\$\.)([a-z_]+)")
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all bodies."""
 
 
-class SignIn(Body):
+class SignIn(Body, frozen=True):
     username: str
     password: str
 
 
-class NewUser(Body):
+class NewUser(Body, frozen=True):
     username: str
     password: str
     roles: list[str] = []
 
 
-class UserChange(Body):
+class UserChange(Body, frozen=True):
     roles: list[str] | UnsetType = UNSET
     active: bool | UnsetType = UNSET
     password: str | UnsetType = UNSET
 
 
-class NewTeam(Body):
+class NewTeam(Body, frozen=True):
     slug: str
     name: str = ""
     members: list[str] = []
 
 
-class TeamChange(Body):
+class TeamChange(Body, frozen=True):
     members: list[str]
 
 
-class NewToken(Body):
+class NewToken(Body, frozen=True):
     """`user` None: for the caller. `expires`: a date or a time, ISO 8601."""
 
     name: str
@@ -55,14 +55,14 @@ class NewToken(Body):
     expires: str | None = None
 
 
-class DatasetChange(Body):
+class DatasetChange(Body, frozen=True):
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     tags: list[str] | UnsetType = UNSET
     visibility: str | UnsetType = UNSET
 
 
-class NewGrant(Body):
+class NewGrant(Body, frozen=True):
     """`to`: a username, or "team:" and a slug. `columns` None: all of them."""
 
     to: str
@@ -72,7 +72,7 @@ class NewGrant(Body):
     reason: str = ""
 
 
-class Judgement(Body):
+class Judgement(Body, frozen=True):
     """A decision on a request. `seen`: the request's `updated` that the person looked at."""
 
     reason: str = ""

@@ -12,7 +12,7 @@ from rest_framework.views import APIView
 
 from apps.accounts import actions
 from apps.api import inputs, outputs
-from apps.api.views import caller
+from apps.api.views import caller, token_of
 from apps.core.clock import now
 from apps.network.identity import node_id
 
@@ -37,7 +37,7 @@ class SignOut(APIView):
     """POST: the token that was used is revoked; sockets that are open on it are closed."""
 
     def post(self, request: Request) -> Response:
-        actions.revoke_token(request.auth, by=caller(request))
+        actions.revoke_token(token_of(request), by=caller(request))
         return Response(status=204)
 
 

@@ -9,7 +9,7 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from apps.accounts.models import User
+from apps.accounts.models import AccessToken, User
 from apps.api.errors import ABSENT
 from gridclient.wire.errors import InternalError, NotFoundError
 
@@ -31,6 +31,13 @@ def caller(request: Request) -> User:
     if not isinstance(request.user, User):
         raise InternalError("This route needs a caller.")
     return request.user
+
+
+def token_of(request: Request) -> AccessToken:
+    """The token that the caller sent."""
+    if not isinstance(request.auth, AccessToken):
+        raise InternalError("This route needs a token.")
+    return request.auth
 
 
 class Absent(APIView):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from datetime import datetime
+from functools import cache
 from typing import Any, Protocol
 
 from django.db import connection, transaction
@@ -93,6 +94,12 @@ def _continues(seq: int, hash: str) -> bool:
     return AuditEvent.objects.filter(seq=known.seq, hash=known.hash).exists()
 
 
+@cache
+def _alarm(kept: outside.Head | None) -> None:
+    """Cached: once a process for each outside head, not once an event."""
+    logger.critical("The audit log does not contain the head kept outside. Run `manage.py verify_audit`.")
+
+
 def record(verb: Verb, *, by: Actor | None, target: str = "", at: datetime | None = None, **payload: Any) -> AuditEvent:
     """Append an event; it is committed or rolled back with the caller's transaction.
 
@@ -137,5 +144,5 @@ def record(verb: Verb, *, by: Actor | None, target: str = "", at: datetime | Non
         _publish_on_commit(outside.Head(event.seq, event.hash, event.signature))
     else:
         # The outside head stays where it is: it is the evidence.
-        logger.critical("The audit log does not contain the head kept outside. Run `manage.py verify_audit`.")
+        _alarm(outside.read())
     return event

@@ -56,7 +56,7 @@ class Session:
         self._workers = workers
         self._worker: Worker | None = None
         self._opening = asyncio.Lock()
-        self._bound: set[tuple[str, int]] = set()
+        self._bound: set[tuple[str, int, str]] = set()
         self._refused: dict[tuple[str, int], GridError] = {}
         self._numbers = count(1)
 
@@ -83,16 +83,15 @@ class Session:
                 pass
             case _:
                 raise InvalidInputError("An asset is named by dataset id, version and part ('values' or 'mock').")
-        if (dataset, version) in self._bound:
+        if (dataset, version, part) in self._bound:
             return
         try:
             spec = await in_database(_usable, self.caller.user, dataset, version, part)
         except GridError as error:
             self._refused[dataset, version] = error
             return
-        worker.send(Bind(spec))
-        if part == "values":
-            self._bound.add((dataset, version))
+        worker.send(Bind(spec, (part,)))
+        self._bound.add((dataset, version, part))
 
     async def constant(self, digest: str, header: TensorHeader, data: bytes | None, path: Path | None) -> None:
         """Make a constant known to the worker. The worker checks the digest."""

@@ -23,7 +23,13 @@ SHOWN = 10
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Fill the home page's context, for this person's eyes."""
-    return {**context, "needs_me": _needs_me(request), "counts": _counts(request), "role": settings.GRID_ROLE}
+    return {
+        **context,
+        "title": "Home",
+        "needs_me": _needs_me(request),
+        "counts": _counts(request),
+        "role": settings.GRID_ROLE,
+    }
 
 
 def _needs_me(request: HttpRequest) -> list[dict[str, str]]:

@@ -43,22 +43,16 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     return [
         {"title": title, "separator": bool(title), "items": items}
         for title, links in groups
-        if (items := [_item(*link) for link in links if _shown(request, link[3])])
+        if (items := [_item(request, *link) for link in links if _shown(request, link[3])])
     ]
-
-
-def waiting(request: HttpRequest) -> str:
-    """How many requests wait for this person, as a badge; nothing when none does."""
-    number = requests_i_may_decide(person(request)).count()
-    return str(number) if number else ""
 
 
 def _shown(request: HttpRequest, permission: str) -> bool:
     return not permission or person(request).has_perm(permission)
 
 
-def _item(title: str, icon: str, view: str, permission: str) -> dict[str, Any]:
+def _item(request: HttpRequest, title: str, icon: str, view: str, permission: str) -> dict[str, Any]:
     item = {"title": title, "icon": icon, "link": reverse(f"admin:{view}_changelist" if view else "admin:index")}
-    if view == "datarequests_datarequest":
-        item["badge"] = "apps.console.navigation.waiting"
+    if view == "datarequests_datarequest" and (number := requests_i_may_decide(person(request)).count()):
+        item["badge"] = str(number)
     return item

@@ -40,7 +40,7 @@ class NewGrantForm(forms.ModelForm):
     to = forms.CharField(
         label="to",
         widget=UnfoldAdminTextInputWidget,
-        help_text="A username, or team:<slug>. Guests of a network: dana@network.",
+        help_text="A username; a team as team:name; someone from the network as dana@network.",
     )
     right = forms.ChoiceField(choices=MEANINGS, widget=UnfoldAdminSelectWidget)
     expires = forms.SplitDateTimeField(required=False, widget=UnfoldAdminSplitDateTimeWidget)

@@ -21,6 +21,8 @@ HIDDEN = "This program also reads a dataset that is not for you; a reviewer deci
 def requests_visible_to(user: User) -> QuerySet[DataRequest]:
     """Mine and those on datasets that I own; all of them for reviewers and for who may see everything."""
     found = DataRequest.objects.select_related("requester", "decided_by").prefetch_related("inputs__dataset")
+    # Megabytes that only the runner reads.
+    found = found.defer("program")
     if user.has("requests.review") or user.has("everything.read"):
         return found
     on_mine = RequestInput.objects.filter(request=OuterRef("pk"), dataset__ownership__owner=user)
@@ -46,7 +48,7 @@ def unanswered(*, again: bool = False) -> QuerySet[DataRequest]:
 
 def answer_of(request: DataRequest) -> Answered:
     """The stored answer: inline when small, else its file. The caller has asked `check_can_fetch`."""
-    if request.answered_at is None:
+    if request.answer_header is None:
         raise InternalError("This request has no answer.")
     header = TensorHeader(**request.answer_header)
     if header.nbytes <= INLINE_LIMIT:

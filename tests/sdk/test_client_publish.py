@@ -18,7 +18,8 @@ import torch
 
 import gridclient as grid
 from gridclient.node import Node
-from gridclient.publish import replacement, safetensors as write_safetensors
+from gridclient.publish import replacement
+from gridclient.publish import safetensors as write_safetensors
 from gridclient.wire.errors import InvalidInputError
 from gridclient.wire.messages import Column
 from tests.sdk.fake_node import FakeNode, running

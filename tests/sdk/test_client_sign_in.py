@@ -64,7 +64,7 @@ def test_a_token_is_enough_and_outlives_the_session(hospital: FakeNode, monkeypa
 
 
 def test_three_different_errors_say_what_to_do(hospital: FakeNode) -> None:
-    with pytest.raises(AuthenticationError, match="Wrong username or password.*administrator"):
+    with pytest.raises(AuthenticationError, match=r"Wrong username or password.*administrator"):
         grid.connect(hospital.url, username="bob", password="wrong")
     with pytest.raises(AuthenticationError, match="token"):
         grid.connect(hospital.url, token="grd_00000000_nobody")

@@ -94,6 +94,7 @@ def test_a_password_is_never_in_an_error() -> None:
         "ana\u202e",
         "ſam",
         "../etc",
+        "an\ud800a",
         "ana/b",
         "@",
     ],
@@ -220,6 +221,8 @@ def test_a_team_is_made_and_changed_by_an_administrator(people: People) -> None:
         actions.create_team(slug="ward-3", name="Other", members=[], by=people.administrator)
     with pytest.raises(InvalidInputError):
         actions.create_team(slug="ward 3", name="Other", members=[], by=people.administrator)
+    with pytest.raises(InvalidInputError):
+        actions.create_team(slug="ward-4", name="Ward\u202e4", members=[], by=people.administrator)
 
 
 # --- who sees whom -----------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ def test_unknown_user_wrong_password_and_closed_account_look_alike(people: Peopl
         (dana.username, ""),
         ("", ""),
         ("a\0b", "x"),
+        ("owner\ud800", "x\ud800"),
         ("x" * 100_000, "y" * 100_000),
     ]:
         with pytest.raises(AuthenticationError) as error:

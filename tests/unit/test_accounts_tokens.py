@@ -100,7 +100,7 @@ def test_a_new_password_ends_sign_ins_and_keeps_named_tokens(people: People) -> 
     assert "another" not in str(event.payload)
 
 
-@pytest.mark.parametrize("name", ["", "   ", "x" * 101])
+@pytest.mark.parametrize("name", ["", "   ", "x" * 101, "a\0b", "lap\u202etop", "\ud800"])
 def test_a_token_has_a_name_to_tell_it_by(people: People, name: str) -> None:
     with pytest.raises(InvalidInputError):
         make(people, name=name)

@@ -48,7 +48,12 @@ def test_oldest_first_and_by_state(people: People, births: Dataset) -> None:
 
 def test_an_approval_returns_at_once(people: People, request_: DataRequest) -> None:
     status, shown = Api(people.owner)("POST", f"requests/{request_.pk}/approve/", {"reason": "Fine."})
-    assert (status, shown["state"], shown["decided_by"], shown["decision_reason"]) == (200, "approved", "owner", "Fine.")
+    assert (status, shown["state"], shown["decided_by"], shown["decision_reason"]) == (
+        200,
+        "approved",
+        "owner",
+        "Fine.",
+    )
     assert shown["answered_at"] is None
 
 

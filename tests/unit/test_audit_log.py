@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -243,6 +244,17 @@ def test_the_command_tells_a_script_by_its_exit_code(no_guard: None, capsys: pyt
         call_command("verify_audit")
     assert end.value.code == 1
     assert "First bad event: 2" in capsys.readouterr().err
+
+
+def test_events_of_many_threads_form_one_chain() -> None:
+    def write_and_close(count: int) -> None:
+        write(count)
+        connection.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(write_and_close, [5] * 6))
+    assert verify().events == 30
+    assert outside.read() == outside.Head(*AuditEvent.objects.values_list("seq", "hash", "signature").get(seq=30))
 
 
 def test_two_events_cannot_follow_the_same_one() -> None:

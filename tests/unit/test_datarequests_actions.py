@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -69,7 +70,7 @@ def verbs() -> list[str]:
 
 
 def test_a_request_goes_through_the_queue_and_leaves_its_trace(
-    people: People, request_: DataRequest, tmp_path: Path
+    people: People, request_: DataRequest, tmp_path: Path, django_capture_on_commit_callbacks: Any
 ) -> None:
     with pytest.raises(RequestPendingError):
         policies.check_can_fetch(people.scientist, request_)
@@ -78,8 +79,9 @@ def test_a_request_goes_through_the_queue_and_leaves_its_trace(
     with pytest.raises(RequestPendingError):
         policies.check_can_fetch(people.scientist, request_)
     assert actions.store_answer(request_, header=HEADER, kind="tensor", path=answer_file(tmp_path))
-    for _ in range(2):
-        actions.delivered(request_, to=people.scientist)
+    with django_capture_on_commit_callbacks(execute=True):
+        for _ in range(2):
+            actions.delivered(request_, to=people.scientist)
     request_.refresh_from_db()
     assert request_.state == "delivered"
     assert answer_of(request_).data == struct.pack("<d", 1.5)

@@ -58,7 +58,17 @@ def test_the_picture_shows_every_transition_of_the_table() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "  \n ", "x" * (REASON_LIMIT + 1), "a\x00b", "a\x1b[2Jb", "approve\u202eyned", "a\u2066b", "pay\u200bpal", "\ufeff"],
+    [
+        "",
+        "  \n ",
+        "x" * (REASON_LIMIT + 1),
+        "a\x00b",
+        "a\x1b[2Jb",
+        "approve\u202eyned",
+        "a\u2066b",
+        "pay\u200bpal",
+        "\ufeff",
+    ],
 )
 def test_a_reason_that_deceives_its_reader_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError) as refused:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.checks import CheckMessage, run_checks
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django.fixtures import Settings
 
 PRODUCTION: dict[str, Any] = {
     "SECRET_KEY": "2b7e151628aed2a6abf7158809cf4f3c762e7160f38b4da56a784d9045190cfe",
@@ -27,17 +27,17 @@ def found() -> list[CheckMessage]:
     return run_checks(tags=["grid"], include_deployment_checks=True)
 
 
-def apply(settings: SettingsWrapper, **changes: Any) -> None:
+def apply(settings: Settings, **changes: Any) -> None:
     for name, value in (PRODUCTION | changes).items():
         setattr(settings, name, value)
 
 
-def test_production_as_documented_passes(settings: SettingsWrapper) -> None:
+def test_production_as_documented_passes(settings: Settings) -> None:
     apply(settings)
     assert found() == []
 
 
-def test_development_on_this_machine_passes(settings: SettingsWrapper) -> None:
+def test_development_on_this_machine_passes(settings: Settings) -> None:
     apply(settings, GRID_DEVELOPMENT=True, GRID_URL="http://127.0.0.1:8000", ALLOWED_HOSTS=["127.0.0.1"])
     assert found() == []
 
@@ -58,25 +58,23 @@ def test_development_on_this_machine_passes(settings: SettingsWrapper) -> None:
         ({"ALLOWED_HOSTS": ["*", "hospital.example.org"]}, "grid.E005"),
     ],
 )
-def test_weak_setting_is_refused(settings: SettingsWrapper, changes: dict[str, Any], code: str) -> None:
+def test_weak_setting_is_refused(settings: Settings, changes: dict[str, Any], code: str) -> None:
     apply(settings, **changes)
     assert [message.id for message in found()] == [code]
 
 
-def test_refusal_does_not_print_the_secret(settings: SettingsWrapper) -> None:
+def test_refusal_does_not_print_the_secret(settings: Settings) -> None:
     apply(settings, SECRET_KEY="hunter2")
     assert "hunter2" not in "".join(f"{message.msg} {message.hint}" for message in found())
 
 
-def test_keys_that_others_can_read_are_refused(settings: SettingsWrapper, tmp_path: Path) -> None:
+def test_keys_that_others_can_read_are_refused(settings: Settings, tmp_path: Path) -> None:
     apply(settings, GRID_KEYS_DIR=tmp_path / "open")
     (tmp_path / "open").mkdir(mode=0o755)
     assert [message.id for message in found()] == ["grid.E006"]
 
 
-def test_operator_learns_when_workers_keep_the_network(
-    settings: SettingsWrapper, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_operator_learns_when_workers_keep_the_network(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     apply(settings)
     monkeypatch.setattr("gridsite.checks.can_isolate", lambda: False)
     assert [message.id for message in found()] == ["grid.W001"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +17,7 @@ from gridclient.wire import messages as m
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "docs" / "reference" / "wire" / "vectors.json").read_text()
 )
-DECODE = {"client": m.decode_client, "node": m.decode_node}
+DECODE: dict[str, Callable[[memoryview], Any]] = {"client": m.decode_client, "node": m.decode_node}
 
 
 @pytest.mark.parametrize("vector", VECTORS["frames"], ids=lambda vector: vector["meaning"])

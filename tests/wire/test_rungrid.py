@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from websockets.sync.client import connect
 
+from gridsite.grid import SHORTEST_LIFE, Grid, GridRefusal
 from tests.factories import grid as live
 from tests.factories.grid import LiveGrid
 from tests.factories.raw import rest, sign_in
@@ -108,14 +109,10 @@ def test_second_grid_in_the_same_folder_is_refused_and_the_first_goes_on(small: 
 def test_node_that_crashes_comes_back_at_its_address(small: LiveGrid) -> None:
     url = small.nodes[NODE].url
     key = public_key(url)
-    (server,) = [
-        pid
-        for pid in processes_of(small.folder / NODE) + processes_of(small.folder)
-        if b"runnode" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    (server,) = [pid for pid in processes_of(small.folder) if b"runnode" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     # One that falls soon after its start is taken for broken; this one has lived.
     age = time.time() - Path(f"/proc/{server}").stat().st_ctime
-    time.sleep(max(0.0, 10.5 - age))
+    time.sleep(max(0.0, SHORTEST_LIFE + 0.5 - age))
     os.kill(server, signal.SIGKILL)
     time.sleep(0.1)
     assert public_key(url) == key
@@ -131,8 +128,6 @@ def test_port_in_use_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", ["", "network", "a,a", "Hospital", "../up", "x y"])
 def test_names_that_cannot_be_folders_and_ids_are_refused(names: str, tmp_path: Path) -> None:
-    from gridsite.grid import Grid, GridRefusal
-
     with pytest.raises(GridRefusal, match="--nodes"):
         Grid(tmp_path, [name for name in names.split(",") if name], 0)
 

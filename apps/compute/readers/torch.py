@@ -55,7 +55,13 @@ class TorchReader:
 
     def value(self, ref: Ref, order: list[int]) -> torch.Tensor | pa.Table:
         """Compute `order` (from `Program.plan`) and return one value. Raises InternalError with a fixed text."""
-        running: dict[int, tuple[Computed, ...]] = {}
+        # What is there already must not be dropped while it is needed.
+        running = {
+            operand: self._values[operand]
+            for number in order
+            for operand in self._program.entries[number].operands
+            if operand in self._values
+        }
         uses = self._program.last_uses(order)
         for number in order:
             entry = self._program.entries[number]
@@ -72,8 +78,7 @@ class TorchReader:
             self._free(self._program.settle(number))
             for done in uses.get(number, ()):
                 running.pop(done, None)
-        found = running.get(ref.node) or self._values[ref.node]
-        return found[ref.output]
+        return (running.get(ref.node) or self._values[ref.node])[ref.output]
 
     def constant(self, entry: Entry) -> torch.Tensor:
         """The tensor of a constant's node."""
@@ -110,8 +115,7 @@ class TorchReader:
 
         def value(given: Any) -> Any:
             if isinstance(given, Ref):
-                found = running.get(given.node)
-                return (self._values[given.node] if found is None else found)[given.output]
+                return running[given.node][given.output]
             if isinstance(given, Dtype):
                 return DTYPES[given.name]
             if isinstance(given, list):

@@ -371,8 +371,7 @@ class Connection:
             self._error = error
 
     def _reply(self, ask: int, reply: m.NodeCommand) -> None:
-        waiting = self._waiting.get(ask)
-        if waiting is not None and not waiting.done():
+        if (waiting := self._waiting.get(ask)) is not None and not waiting.done():
             waiting.set_result(reply)
 
     def _refuse(self, ask: int, error: GridError) -> None:

@@ -110,7 +110,8 @@ class GridNetwork(Administration):
         key = (entry["id"], entry["public_key"], entry["url"])
         with self._lock:
             node = self._found.get(key)
-            if node is None or node.lost:
+            # A guest's choice of connection is made anew for each search, since connections come and go.
+            if node is None or node.lost or (self._account is None and node.entered):
                 named = dict(entry)
                 node = self._found[key] = Node(
                     id=named["id"],

@@ -74,6 +74,11 @@ class Node(Administration):
             return self._account
 
     @property
+    def entered(self) -> bool:
+        """Whether I have signed in here already."""
+        return self._account is not None
+
+    @property
     def http(self) -> Http:
         return self.account.http
 

@@ -23,7 +23,7 @@ class Command(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
     """Base of all commands. On the wire: an array that begins with the kind."""
 
 
-class TensorHeader(Command):
+class TensorHeader(Command, frozen=True):
     """What the bytes are: torch dtype name, shape, number of bytes (little-endian, contiguous)."""
 
     dtype: str
@@ -34,7 +34,7 @@ class TensorHeader(Command):
 # --- client to node ---------------------------------------------------------------------------------------------
 
 
-class Hello(Command, tag="hello"):
+class Hello(Command, tag="hello", frozen=True):
     """First command of a connection, within 5 seconds."""
 
     token: str
@@ -43,7 +43,7 @@ class Hello(Command, tag="hello"):
     client: str  # "gridclient 0.1.0", for the node's log
 
 
-class Upload(Command, tag="upload"):
+class Upload(Command, tag="upload", frozen=True):
     """Announce a transfer; chunks may follow once the node has answered `Ack(transfer, 0)`.
 
     `purpose`: "constant" (name = its digest; `header` given), "values" or "mock" (an asset about to be published).
@@ -57,7 +57,7 @@ class Upload(Command, tag="upload"):
     header: TensorHeader | None = None
 
 
-class Constant(Command, tag="constant"):
+class Constant(Command, tag="constant", frozen=True):
     """A small constant, inline. The digest is `tensor_digest(dtype, shape, data)`."""
 
     digest: str
@@ -65,26 +65,26 @@ class Constant(Command, tag="constant"):
     data: bytes
 
 
-class Run(Command, tag="run"):
+class Run(Command, tag="run", frozen=True):
     """Append nodes to the session's program."""
 
     nodes: list[Node]
 
 
-class Drop(Command, tag="drop"):
+class Drop(Command, tag="drop", frozen=True):
     """The client holds these values no longer; their program rows stay."""
 
     values: list[Ref]
 
 
-class Get(Command, tag="get"):
+class Get(Command, tag="get", frozen=True):
     """Ask for one value, exactly. Answered by `Answer` or `Refused` with the same `ask`."""
 
     ask: int
     value: Ref
 
 
-class Request(Command, tag="request"):
+class Request(Command, tag="request", frozen=True):
     """Put the program behind `value` into the queue. Answered by `Submitted` or `Refused`."""
 
     ask: int
@@ -92,7 +92,7 @@ class Request(Command, tag="request"):
     reason: str
 
 
-class Fetch(Command, tag="fetch"):
+class Fetch(Command, tag="fetch", frozen=True):
     """Fetch the stored answer of an approved request. Answered by `Answer` or `Refused`, as often as asked."""
 
     ask: int
@@ -133,7 +133,7 @@ class PublishSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replace: str | None = None
 
 
-class Publish(Command, tag="publish"):
+class Publish(Command, tag="publish", frozen=True):
     """Publish uploaded values. `values` and `mock` are finished transfers (`mock` 0: made from public metadata)."""
 
     ask: int
@@ -142,14 +142,14 @@ class Publish(Command, tag="publish"):
     mock: int = 0
 
 
-class Bye(Command, tag="bye"):
+class Bye(Command, tag="bye", frozen=True):
     """The client leaves; the node ends the session."""
 
 
 # --- node to client ---------------------------------------------------------------------------------------------
 
 
-class Welcome(Command, tag="welcome"):
+class Welcome(Command, tag="welcome", frozen=True):
     """Answer to `Hello`."""
 
     session: str
@@ -162,14 +162,14 @@ class Welcome(Command, tag="welcome"):
     limits: dict[str, int]
 
 
-class Ack(Command, tag="ack"):
+class Ack(Command, tag="ack", frozen=True):
     """`offset` bytes of a transfer have arrived (0: begin). Both directions."""
 
     transfer: int
     offset: int
 
 
-class Answer(Command, tag="answer"):
+class Answer(Command, tag="answer", frozen=True):
     """A value that was released. `data` is inline, or None when transfer `transfer` brings it.
 
     `kind`: "tensor" (`header` describes the bytes) or "table" (Arrow IPC stream).
@@ -183,21 +183,21 @@ class Answer(Command, tag="answer"):
     sha256: str = ""
 
 
-class Submitted(Command, tag="submitted"):
+class Submitted(Command, tag="submitted", frozen=True):
     """The request is in the queue."""
 
     ask: int
     request: str
 
 
-class Published(Command, tag="published"):
+class Published(Command, tag="published", frozen=True):
     """The dataset's public metadata, as `GET /api/datasets/{slug}/` gives it."""
 
     ask: int
     dataset: dict[str, Any]
 
 
-class Refused(Command, tag="refused"):
+class Refused(Command, tag="refused", frozen=True):
     """This ask failed; the session goes on. `line` is where the failing operation was recorded, if one failed."""
 
     ask: int
@@ -207,7 +207,7 @@ class Refused(Command, tag="refused"):
     line: str = ""
 
 
-class Error(Command, tag="error"):
+class Error(Command, tag="error", frozen=True):
     """Something outside an ask failed (a node of a `run`, a transfer, the frame itself)."""
 
     code: str
@@ -216,7 +216,7 @@ class Error(Command, tag="error"):
     transfer: int = 0
 
 
-class Goodbye(Command, tag="goodbye"):
+class Goodbye(Command, tag="goodbye", frozen=True):
     """The node ends the session, and why."""
 
     code: str
@@ -244,7 +244,7 @@ _node = msgspec.msgpack.Decoder(NodeBatch, ext_hook=ext_hook)
 
 def encode(batch: ClientBatch | NodeBatch) -> bytes:
     """The batch as MessagePack."""
-    commands = [
+    commands: list[Any] = [
         Run([packed(node) for node in command.nodes]) if isinstance(command, Run) else command
         for command in batch.commands
     ]

@@ -1,0 +1,178 @@
+"""Every label rule against the operation itself: change one row, and see who else notices.
+
+Without this a scientist could be given sums that hide one person's values among the others'.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from apps.compute.labels import AGG, NOTHING, ROWS, Dependence, Label
+from apps.compute.readers.labels import judge
+from apps.compute.readers.torch import prepare
+from apps.compute.targets import TARGETS
+from gridclient.wire.errors import OperationNotAllowedError
+from tests.factories.operations import EXTENTS, Sample, T, draw, samples
+
+SEQUENCE = ("asset", "people", 0)
+CASES = sorted({sample.op for sample in samples(3, 3)})
+
+
+@pytest.fixture(autouse=True)
+def _prepared() -> Iterator[None]:
+    enabled = torch.is_grad_enabled()
+    prepare()
+    yield
+    torch.set_grad_enabled(enabled)
+    torch.set_flush_denormal(False)
+
+
+def private(axis: int) -> Label:
+    return Label(ROWS, frozenset([Dependence("people", 1, None)]), axis, SEQUENCE)
+
+
+def labellings(sample: Sample) -> Iterator[list[Label]]:
+    """Every choice of private operands and of the axis on which their rows lie, with one number of rows."""
+    choices = [[None, *range(len(given.shape))] for given in sample.operands]
+    for axes in itertools.product(*choices):
+        extents = {given.shape[axis] for given, axis in zip(sample.operands, axes, strict=True) if axis is not None}
+        if len(extents) == 1:
+            yield [NOTHING if axis is None else private(axis) for axis in axes]
+
+
+def with_row(
+    values: list[torch.Tensor], others: list[torch.Tensor], labels: list[Label], row: int
+) -> list[torch.Tensor]:
+    """`values`, with one row of every private operand taken from `others`."""
+    found = []
+    for value, other, label in zip(values, others, labels, strict=True):
+        if label.kind == ROWS:
+            value = value.clone()
+            value.select(label.axis, row).copy_(other.select(label.axis, row))
+        found.append(value)
+    return found
+
+
+def same(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Bit for bit."""
+    return first.contiguous().numpy().tobytes() == second.contiguous().numpy().tobytes()
+
+
+def slices(value: torch.Tensor, axis: int) -> list[torch.Tensor]:
+    return [value.select(axis, place) for place in range(value.shape[axis])]
+
+
+def check(sample: Sample, labels: list[Label], source: random.Random) -> None:
+    judged = judge(sample.call(labels)).labels
+    assert len(judged) == TARGETS[sample.op].outputs
+    values = [draw(given, source) for given in sample.operands]
+    others = [draw(given, source, hostile=source.random() < 0.5) for given in sample.operands]
+    rows = next(
+        given.shape[label.axis] for given, label in zip(sample.operands, labels, strict=True) if label.kind == ROWS
+    )
+    before = sample.run(values)
+    changed = [sample.run(with_row(values, others, labels, row)) for row in range(rows)]
+    for number, label in enumerate(judged):
+        if label.kind == ROWS:
+            assert before[number].dim() > label.axis
+            owners = [
+                [row for row in range(rows) if not same(old, slices(changed[row][number], label.axis)[place])]
+                for place, old in enumerate(slices(before[number], label.axis))
+            ]
+            assert all(len(found) <= 1 for found in owners), f"{sample} {labels} -> {label}: {owners}"
+            if label.rows == SEQUENCE:
+                assert before[number].shape[label.axis] == rows
+                assert all(found in ([], [place]) for place, found in enumerate(owners)), (
+                    f"{sample} {labels} -> {label}"
+                )
+        elif label.kind == AGG and sample.op != "grid::count":
+            nothing = [
+                torch.zeros_like(value) if label.kind == ROWS else value
+                for value, label in zip(values, labels, strict=True)
+            ]
+            parts = [sample.run(with_row(nothing, values, labels, row))[number] for row in range(rows)]
+            total = torch.stack(parts).sum(0)
+            torch.testing.assert_close(total.double(), before[number].double(), rtol=1e-3, atol=1e-3)
+        elif label.kind == "public":
+            assert all(same(before[number], after[number]) for after in changed), f"{sample} {labels} is not public"
+
+
+@pytest.mark.parametrize("op", CASES)
+def test_no_row_notices_another_ones_change(op: str) -> None:
+    source = random.Random(op)
+    for n, d in EXTENTS:
+        for sample in samples(n, d):
+            if sample.op == op:
+                for labels in labellings(sample):
+                    check(sample, labels, source)
+
+
+def test_every_rule_can_give_rows_or_a_total_somewhere() -> None:
+    """A rule that always answers TAINTED would pass the test above, and take plain torch away from its users."""
+    given: dict[str, set[str]] = {}
+    for sample in itertools.chain(samples(3, 4), samples(1, 3)):
+        for labels in labellings(sample):
+            given.setdefault(sample.op, set()).update(label.kind for label in judge(sample.call(labels)).labels)
+    never = {op for op, kinds in given.items() if not kinds & {ROWS, AGG, "public"}}
+    assert never == {"aten::max", "aten::min", "aten::median"}  # these reduce all axes, so people too
+    assert {"aten::sum", "aten::mean", "aten::mm", "aten::mv", "aten::dot", "aten::bmm", "aten::sum.dim_IntList"} <= {
+        op for op, kinds in given.items() if AGG in kinds
+    }
+
+
+def test_null_records_are_never_counted_by_an_operation_that_does_not_know_them() -> None:
+    """With a private number of rows, everything along the rows but sum, mean and count is refused, by name."""
+    for sample in samples(3, 4):
+        for labels in labellings(sample):
+            padded = [
+                Label(ROWS, label.inputs, label.axis, label.rows, None, frozenset([("people", 1)]))
+                if label.kind == ROWS
+                else label
+                for label in labels
+            ]
+            kinds = {label.kind for label in judge(sample.call(labels)).labels}
+            try:
+                judged = judge(sample.call(padded))
+            except OperationNotAllowedError as error:
+                assert error.details["operation"] == sample.op
+                continue
+            if judged.presence is None:
+                assert all(label.kind == "public" or (label.kind == ROWS and label.mask) for label in judged.labels)
+                assert kinds <= {ROWS, "public"}
+            else:
+                assert sample.op in ("aten::sum", "aten::sum.dim_IntList", "aten::mean", "aten::mean.dim")
+
+
+@pytest.mark.parametrize(
+    ("sample", "axes"),
+    [
+        # A square table and one of its columns: the column's rows would lie along the table's columns.
+        (Sample("aten::add.Tensor", [T((5, 5)), T((5,))]), [0, 0]),
+        (Sample("aten::_softmax", [T((5,)), 0, False]), [0]),
+        (Sample("aten::mm", [T((5, 5)), T((5, 5))]), [0, 1]),  # x @ x.T
+        (Sample("aten::mm", [T((5, 5)), T((5, 5))]), [0, 0]),  # private weights
+        (Sample("aten::addmm", [T((5,)), T((5, 5)), T((5, 5))]), [0, 0, None]),  # private bias
+        (Sample("aten::view", [T((5, 5)), [25]]), [0]),
+        (Sample("aten::expand", [T((1,)), [5]]), [0]),
+        (Sample("aten::squeeze.dim", [T((1, 3)), 0]), [0]),
+        (Sample("aten::select.int", [T((5, 3)), 0, 2]), [0]),
+        (Sample("aten::sort", [T((5, 3)), 0]), [0]),
+        (Sample("aten::var.correction", [T((5, 3)), [0]]), [0]),
+        (Sample("aten::index_select", [T((5, 3)), 1, T((5,), "int64")]), [0, 0]),  # private positions
+        (Sample("aten::select_scatter", [T((5, 3)), T((3,)), 0, 1]), [0, None]),
+    ],
+)
+def test_mixing_people_is_tainted(sample: Sample, axes: list[int | None]) -> None:
+    labels = [NOTHING if axis is None else private(axis) for axis in axes]
+    assert {label.kind for label in judge(sample.call(labels)).labels} == {"tainted"}
+
+
+def test_two_populations_do_not_pair_by_position() -> None:
+    other = Label(ROWS, frozenset([Dependence("others", 1, None)]), 0, ("asset", "others", 0))
+    sample = Sample("aten::add.Tensor", [T((5,)), T((5,))])
+    assert judge(sample.call([private(0), other])).labels[0].kind == "tainted"
