@@ -73,7 +73,7 @@ class Grid:
     # --- its folder ---------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Grid:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         # The kernel releases the lock when this process ends, however it ends: no lock is ever stale.
         self.lock = (self.folder / "lock").open("a")
         try:
@@ -134,7 +134,7 @@ class Grid:
             self._approve_nodes(client, keys, end)
 
     def _spawn(self, deployment: Deployment) -> None:
-        deployment.folder.mkdir(mode=0o700, exist_ok=True)
+        deployment.folder.mkdir(exist_ok=True)
         descriptor = self.listeners[deployment.name].fileno()
         with (deployment.folder / "server.log").open("ab") as log:
             self.processes[deployment.name] = subprocess.Popen(

@@ -55,6 +55,7 @@ class ServeCommand(BaseCommand):
         return wanted
 
     def handle(self, *args: Any, **options: Any) -> None:
+        os.umask(0o077)  # database, storage and keys are for this account only
         wanted = self.environment(options)
         if any(os.environ.get(name) != value for name, value in wanted.items()):
             # Settings were read before the arguments: once more, with the environment that the arguments ask for.
@@ -63,10 +64,15 @@ class ServeCommand(BaseCommand):
         if serious:
             raise CommandError("\n".join(f"{found.id}: {found.msg} {found.hint or ''}" for found in serious))
         listener = self.listener(options)
-        settings.GRID_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.GRID_DIR.mkdir(parents=True, exist_ok=True)
         migrate()
         if options["credentials"]:
             create_first_account(options["credentials"])
+        elif not has_accounts():
+            self.stdout.write(
+                "Nobody can sign in yet. Make the first account (the password is the first line of its input):\n"
+                f"  GRID_DIR={settings.GRID_DIR} python manage.py createaccount admin --roles administrator"
+            )
         connections.close_all()
         self.stdout.write(f"{settings.GRID_ROLE} {settings.GRID_NAME}: {settings.GRID_URL}")
         self.stdout.flush()
@@ -92,6 +98,13 @@ def migrate() -> None:
     executor = MigrationExecutor(connections["default"])
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         call_command("migrate", interactive=False, verbosity=0, skip_checks=True)
+
+
+def has_accounts() -> bool:
+    """Whether anyone could sign in."""
+    from apps.accounts.models import User
+
+    return User.objects.exists()
 
 
 def create_first_account(file: Path) -> None:

@@ -12,6 +12,7 @@ TENSOR, TABLE = "tensor", "table"
 VALUES, MOCK, ENTITIES, PRESENCE = "values", "mock", "entities", "presence"
 TABLE_PRESENCE = "__presence__"
 """Column of a table's files that tells records from null records. No declared column may have this name."""
+MAX_NAME, MAX_DESCRIPTION, MAX_TAGS = 200, 10_000, 32
 SUFFIXES = {TENSOR: ".safetensors", TABLE: ".arrow"}
 
 

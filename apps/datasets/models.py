@@ -41,7 +41,9 @@ class Dataset(models.Model):
     tags = models.ManyToManyField(Tag, related_name="datasets", blank=True)
     visibility = models.CharField(max_length=8, choices=Visibility.choices, default=Visibility.LISTED)
     accounts_may_compute = models.BooleanField(default=True)
-    sequence = models.UUIDField(editable=False, help_text="Datasets with the same sequence have the same rows in order.")
+    sequence = models.UUIDField(
+        editable=False, help_text="Datasets with the same sequence have the same rows in order."
+    )
     revision = models.BigIntegerField(default=0, db_index=True, editable=False)
     created = models.DateTimeField(default=now, editable=False)
 

@@ -69,9 +69,7 @@ def rights_on(user: User, dataset: Dataset, *, now: datetime | None = None) -> f
         return frozenset()
     if owns(user, dataset):
         return ALL
-    given = set(
-        grants_held_by(user, now=now).filter(dataset=dataset, program_hash="").values_list("right", flat=True)
-    )
+    given = set(grants_held_by(user, now=now).filter(dataset=dataset, program_hash="").values_list("right", flat=True))
     open_to = {Visibility.LISTED} if user.is_federated else {Visibility.LISTED, Visibility.ACCOUNTS}
     shown = dataset.visibility in open_to
     if shown and dataset.accounts_may_compute and user.has("compute.use"):
@@ -133,7 +131,9 @@ def decide(user: User, ask: Ask, *, k: int, now: datetime | None = None) -> Deci
         return decision
     if (decision := _approved(ask, held)) is not None:
         return decision
-    why = "a closed set answers count, sum and mean of whole declared columns over all rows; this program is none of them"
+    why = (
+        "a closed set answers count, sum and mean of whole declared columns over all rows; this program is none of them"
+    )
     if ask.closed is not None:
         found = _aggregate(user, ask, ask.closed, held, k)
         if isinstance(found, Decision):
@@ -178,7 +178,9 @@ def _read(user: User, ask: Ask, held: list[Grant]) -> Decision | None:
 
 def _approved(ask: Ask, held: list[Grant]) -> Decision | None:
     """A one-time grant for exactly this program, on every input."""
-    found = {str(grant.dataset_id): grant for grant in held if grant.program_hash and grant.program_hash == ask.program_hash}
+    found = {
+        str(grant.dataset_id): grant for grant in held if grant.program_hash and grant.program_hash == ask.program_hash
+    }
     if any(entry.dataset not in found for entry in ask.inputs):
         return None
     return Decision("approved", found[ask.inputs[0].dataset])

@@ -45,6 +45,4 @@ def grants_visible_to(user: User) -> QuerySet[Grant]:
     found = Grant.objects.all()
     if user.has("everything.read"):
         return found
-    return found.filter(
-        Q(dataset__ownership__owner=user) | Q(user=user) | Q(team__in=user.teams.all())
-    )
+    return found.filter(Q(dataset__ownership__owner=user) | Q(user=user) | Q(team__in=user.teams.all()))

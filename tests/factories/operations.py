@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -112,6 +113,7 @@ def fits(sample: Sample) -> bool:
     return True
 
 
+@cache
 def samples(n: int, d: int) -> list[Sample]:
     """Calls of every operation with operands, for n rows and d columns."""
     return [sample for sample in _all(n, d) if fits(sample)]
@@ -121,7 +123,8 @@ UNARY = """neg abs exp log log1p sqrt rsqrt reciprocal sign floor ceil round sin
     logical_not clone zeros_like ones_like""".split()
 BINARY = """add.Tensor sub.Tensor mul.Tensor div.Tensor pow.Tensor_Tensor minimum maximum logical_and logical_or
     eq.Tensor ne.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor""".split()
-SCALAR = "pow.Tensor_Scalar rsub.Scalar eq.Scalar ne.Scalar lt.Scalar le.Scalar gt.Scalar ge.Scalar clamp_min clamp_max".split()
+SCALAR = """pow.Tensor_Scalar rsub.Scalar eq.Scalar ne.Scalar lt.Scalar le.Scalar gt.Scalar ge.Scalar
+    clamp_min clamp_max""".split()
 
 
 def _all(n: int, d: int) -> Iterator[Sample]:

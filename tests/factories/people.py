@@ -15,7 +15,7 @@ PASSWORD = "correct horse battery staple"
 
 def make_user(username: str, *roles: str, password: str = PASSWORD) -> User:
     """An account made the way the product makes one, by the system."""
-    from apps.accounts import actions
+    from apps.accounts import actions  # this module is loaded before Django is set up
 
     return actions.create_user(username=username, password=password, roles=list(roles), by=None)
 

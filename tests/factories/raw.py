@@ -49,7 +49,8 @@ class RawClient:
 
     def __init__(self, url: str, token: str, **headers: str) -> None:
         address = url.replace("http", "ws", 1) + "/ws/grid/"
-        self.socket = connect(address, compression=None, max_size=MAX_FRAME, additional_headers=headers)
+        self._opened = connect(address, compression=None, max_size=MAX_FRAME, additional_headers=headers)
+        self.socket = self._opened.__enter__()
         self._batches, self._asks, self._ids, self._transfers = count(1), count(1), count(1), count(1)
         self.errors: list[m.Error] = []
         self.send(m.Hello(token, m.PROTOCOL_VERSION, OPERATIONS_VERSION, "raw"))
@@ -59,7 +60,7 @@ class RawClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.socket.close()
+        self._opened.__exit__(None, None, None)
 
     def send(self, *commands: Any) -> None:
         self.socket.send(pack_batch(m.encode(m.ClientBatch(next(self._batches), list(commands)))))

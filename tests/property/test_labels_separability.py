@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from apps.compute.labels import AGG, NOTHING, ROWS, Dependence, Label
+from apps.compute.labels import AGG, NOTHING, ROWS, TAINTED, Dependence, Label
 from apps.compute.readers.labels import judge
 from apps.compute.readers.torch import prepare
 from apps.compute.targets import TARGETS
@@ -20,6 +20,8 @@ from gridclient.wire.errors import OperationNotAllowedError
 from tests.factories.operations import EXTENTS, Sample, T, draw, samples
 
 SEQUENCE = ("asset", "people", 0)
+MOST_CASES = 60
+"""Of one operation and one pair of extents; more are drawn from at random."""
 CASES = sorted({sample.op for sample in samples(3, 3)})
 
 
@@ -70,6 +72,8 @@ def slices(value: torch.Tensor, axis: int) -> list[torch.Tensor]:
 def check(sample: Sample, labels: list[Label], source: random.Random) -> None:
     judged = judge(sample.call(labels)).labels
     assert len(judged) == TARGETS[sample.op].outputs
+    if all(label.kind == TAINTED for label in judged):
+        return
     values = [draw(given, source) for given in sample.operands]
     others = [draw(given, source, hostile=source.random() < 0.5) for given in sample.operands]
     rows = next(
@@ -106,10 +110,9 @@ def check(sample: Sample, labels: list[Label], source: random.Random) -> None:
 def test_no_row_notices_another_ones_change(op: str) -> None:
     source = random.Random(op)
     for n, d in EXTENTS:
-        for sample in samples(n, d):
-            if sample.op == op:
-                for labels in labellings(sample):
-                    check(sample, labels, source)
+        cases = [(sample, labels) for sample in samples(n, d) if sample.op == op for labels in labellings(sample)]
+        for sample, labels in source.sample(cases, min(len(cases), MOST_CASES)):
+            check(sample, labels, source)
 
 
 def test_every_rule_can_give_rows_or_a_total_somewhere() -> None:
@@ -136,10 +139,11 @@ def test_null_records_are_never_counted_by_an_operation_that_does_not_know_them(
                 for label in labels
             ]
             kinds = {label.kind for label in judge(sample.call(labels)).labels}
+            call = sample.call(padded)
             try:
-                judged = judge(sample.call(padded))
-            except OperationNotAllowedError as error:
-                assert error.details["operation"] == sample.op
+                judged = judge(call)
+            except OperationNotAllowedError:
+                assert kinds & {AGG, TAINTED}
                 continue
             if judged.presence is None:
                 assert all(label.kind == "public" or (label.kind == ROWS and label.mask) for label in judged.labels)

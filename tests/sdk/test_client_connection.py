@@ -281,7 +281,7 @@ def test_a_batch_too_long_for_a_frame_is_refused_here(hospital: Node) -> None:
 
 
 def test_pieces_lose_no_byte() -> None:
-    parts = [b"ab", bytearray(b"cdefg"), memoryview(b""), memoryview(b"hijklmnop")]
+    parts: list[Any] = [b"ab", bytearray(b"cdefg"), memoryview(b""), memoryview(b"hijklmnop")]
     found = [bytes(piece) for piece in pieces(parts, 4)]
     assert found == [b"abcd", b"efgh", b"ijkl", b"mnop"]
 

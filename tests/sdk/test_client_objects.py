@@ -57,7 +57,7 @@ def test_every_promised_name_is_there() -> None:
         assert getattr(grid, name) is not None
         assert name in dir(grid)
     with pytest.raises(AttributeError, match="no attribute 'pickle'"):
-        _ = grid.pickle  # type: ignore[attr-defined]
+        _ = grid.pickle
 
 
 def test_progress_is_switched_off_where_it_is_documented(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,17 +86,16 @@ def test_long_lists_are_read_to_their_end(fake: FakeNode, hospital: Node, monkey
 
 def test_a_pointer_knows_its_dataset(hospital: Node) -> None:
     births, wards = hospital.search("#Births")
-    assert isinstance(births, torch.Tensor)
     assert (births.shape, births.dtype, len(births)) == ((2, 2), torch.float64, 2)
     assert (births.description, births.tags, births.columns) == ("Of the ward.", ["#Births"], ["weight", "height"])
     assert (births.bounds, births.location) == (([0.5, 30.0], [6.0, 60.0]), hospital)
     assert torch.equal(births[:, 0].sum().get(), torch.tensor(6.0, dtype=torch.float64))
+    assert isinstance(births, torch.Tensor)
     assert isinstance(wards, grid.TablePointer)
 
 
 def test_a_table_is_read_by_column(hospital: Node) -> None:
     wards = hospital.dataset("wards").pointer()
-    assert isinstance(wards, grid.TablePointer)
     assert repr(wards) == "<TablePointer wards [2, 2] on hospital>"
     assert (wards.columns, wards.description, wards.location, len(wards)) == (
         ["weight", "height"],

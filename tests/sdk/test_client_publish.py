@@ -67,8 +67,8 @@ def test_the_owner_s_steps_of_the_tutorial(fake: FakeNode, hospital: Node) -> No
     assert spec.tags == ["#February", "#birth-records"]
     assert (spec.allowed_users, spec.entities, spec.visibility) == (["bob", "ana", "alice"], None, "listed")
     assert fake.published[0].mock == 0
-    assert isinstance(pointer, torch.Tensor)
     assert torch.equal(pointer.get(), VALUES)
+    assert isinstance(pointer, torch.Tensor)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_all_problems_come_at_once(hospital: Node) -> None:
     with pytest.raises(InvalidInputError) as error:
         grid.private_tensor(
             VALUES,
-            allowed_users="bob",  # type: ignore[arg-type]
+            allowed_users="bob",
             bounds={"weight": (6.0, 0.5), "height_cm": (60.0, 30.0)},
             columns=NAMES,
             entities=["a", "b"],

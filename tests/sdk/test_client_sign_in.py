@@ -10,6 +10,7 @@ import torch
 
 import gridclient as grid
 from gridclient.http import Http
+from gridclient.program.graph import Ref
 from gridclient.wire.errors import (
     AuthenticationError,
     ConnectionLostError,
@@ -103,7 +104,7 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 )
 def test_something_else_at_the_address_is_said_to_be_so(answer: tuple[int, object]) -> None:
     class Stranger(FakeNode):
-        def rest(self, *_: object) -> tuple[int, object]:  # type: ignore[override]
+        def rest(self, *_: object) -> tuple[int, object]:
             return answer
 
     with running(Stranger()) as stranger, pytest.raises(ConnectionLostError, match="no grid node"):
@@ -114,7 +115,7 @@ def test_a_revoked_token_is_noticed_when_the_session_opens(hospital: FakeNode) -
     with grid.connect(hospital.url, username="bob", password=PASSWORD) as node:
         hospital.tokens.clear()
         with pytest.raises(AuthenticationError, match="not known"):
-            node.get(node.search, None)  # type: ignore[arg-type]
+            node.get(Ref(0), None)
         with pytest.raises(AuthenticationError):
             node.datasets()
 

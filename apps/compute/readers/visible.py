@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-LOOKALIKES = frozenset("абвеѕіјһԁӏгорсухАВЕЅІЈКМНОРСТХУѠԛԝαβγεηικνορτυχωΑΒΕΖΗΙΚΜΝΟΡΤΥΧ" + "ıȷɑɡɩʟſ")
+LOOKALIKES = frozenset("абеѕіјһԁӏгорсухАВЕЅІЈКМНОРСТХУѠԛԝαβγεηικνορτυχωΑΒΕΖΗΙΚΜΝΟΡΤΥΧ" + "ıȷɑɡɩʟſ")
 """Cyrillic, Greek and rare Latin letters that read as ASCII ones."""
 
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs", "Mn", "Me"})

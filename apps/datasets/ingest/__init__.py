@@ -3,6 +3,7 @@
     limits    caps, and the list of problems
     declared  the specification itself, before any value is looked at
     files     files that are private, durable and hashed while they are written; the hostile safetensors header
+    arrow     the hostile Arrow stream
     rules     what a column allows: bounds, wholeness, missing values
     entities  identifiers of people into HMACs
     tensors   a tensor from end to end
@@ -17,8 +18,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from apps.datasets.assets import TENSOR, Ingested
+from apps.datasets.folders import sync_folder
 from apps.datasets.ingest.declared import check_spec
-from apps.datasets.ingest.files import sync_folder
 from apps.datasets.ingest.limits import IngestLimits, Problems
 from apps.datasets.ingest.tables import ingest_table
 from apps.datasets.ingest.tensors import ingest_tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from apps.datasets.assets import TABLE, TABLE_PRESENCE, TENSOR
+from apps.datasets.assets import MAX_DESCRIPTION, MAX_NAME, MAX_TAGS, TABLE, TABLE_PRESENCE, TENSOR
 from apps.datasets.ingest.limits import IngestLimits, Problems
 from apps.tags.normal import normal
 from gridclient.wire.errors import InvalidInputError
@@ -32,7 +32,7 @@ def check_spec(spec: PublishSpec, limits: IngestLimits, problems: Problems) -> N
         problems.add("kind: it must be 'tensor' or 'table'.")
     if spec.visibility not in VISIBILITIES:
         problems.add(f"visibility: it must be one of {', '.join(VISIBILITIES)}.")
-    _check_texts(spec, limits, problems)
+    _check_texts(spec, problems)
     if spec.max_rows is not None and not 1 <= spec.max_rows <= limits.rows:
         problems.add(f"max_rows: it must lie between 1 and {limits.rows}.")
     if not 1 <= spec.max_rows_per_entity <= MOST_ROWS_PER_ENTITY:
@@ -47,14 +47,14 @@ def check_spec(spec: PublishSpec, limits: IngestLimits, problems: Problems) -> N
     _check_columns(spec, limits, problems)
 
 
-def _check_texts(spec: PublishSpec, limits: IngestLimits, problems: Problems) -> None:
-    if len(spec.name) > limits.name or not spec.name.isprintable():
-        problems.add(f"name: at most {limits.name} printable characters.")
-    if len(spec.description) > limits.description:
-        problems.add(f"description: at most {limits.description} characters.")
-    if len(spec.tags) > limits.tags:
-        problems.add(f"tags: at most {limits.tags}.")
-    for tag in spec.tags[: limits.tags]:
+def _check_texts(spec: PublishSpec, problems: Problems) -> None:
+    if len(spec.name) > MAX_NAME or not spec.name.isprintable():
+        problems.add(f"name: at most {MAX_NAME} printable characters.")
+    if len(spec.description) > MAX_DESCRIPTION:
+        problems.add(f"description: at most {MAX_DESCRIPTION} characters.")
+    if len(spec.tags) > MAX_TAGS:
+        problems.add(f"tags: at most {MAX_TAGS}.")
+    for tag in spec.tags[:MAX_TAGS]:
         try:
             normal(tag)
         except InvalidInputError as error:

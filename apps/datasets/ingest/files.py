@@ -57,7 +57,9 @@ def read_header(path: Path, limit: int) -> dict[str, Stored]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(MAX_HEADER, size - 8):
-            raise InvalidInputError(f"The upload is not a safetensors file with a header of at most {MAX_HEADER} bytes.")
+            raise InvalidInputError(
+                f"The upload is not a safetensors file with a header of at most {MAX_HEADER} bytes."
+            )
         raw = file.read(length)
     try:
         entries = json.loads(raw.decode(), object_pairs_hook=_unique)
@@ -116,7 +118,9 @@ class Written:
     def __enter__(self) -> Written:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -156,16 +160,6 @@ def write_arrow(path: Path, columns: Iterable[tuple[str, pa.Array]]) -> tuple[in
     """Write an Arrow IPC file of one batch. Returns its size and sha256."""
     named = list(columns)
     schema = pa.schema([pa.field(name, array.type, nullable=False) for name, array in named])
-    with Written(path) as file:
-        with pa.ipc.new_file(file, schema) as writer:
-            writer.write_batch(pa.record_batch([array for _, array in named], schema=schema))
+    with Written(path) as file, pa.ipc.new_file(file, schema) as writer:
+        writer.write_batch(pa.record_batch([array for _, array in named], schema=schema))
     return file.nbytes, file.sha256
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,9 +16,6 @@ class IngestLimits(msgspec.Struct, frozen=True):
     rows: int = 2**31 - 1
     columns: int = 10_000
     categories: int = 10_000
-    tags: int = 32
-    name: int = 100
-    description: int = 20_000
     text: int = 200  # characters of a column name, a category or an identifier
 
 

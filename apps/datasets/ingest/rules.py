@@ -70,7 +70,9 @@ class Rules:
     `columns`: as many as the width, or one for every element, or none. `missing` as in `PublishSpec`.
     """
 
-    def __init__(self, columns: Sequence[Column], width: int, dtype: str, missing: str | float, *, of: str = "") -> None:
+    def __init__(
+        self, columns: Sequence[Column], width: int, dtype: str, missing: str | float, *, of: str = ""
+    ) -> None:
         self.columns = columns or [Column("")]
         self.dtype, self.missing, self.of = dtype, missing, of
         self._lows, self._highs = bounds_in(self.columns, dtype)

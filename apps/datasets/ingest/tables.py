@@ -5,8 +5,7 @@ Numbers and dates (days since 1970-01-01) become float64, categories int64 codes
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,19 @@ import pyarrow.compute as pc
 
 from apps.datasets.assets import MOCK, SUFFIXES, TABLE, TABLE_PRESENCE, VALUES, Ingested
 from apps.datasets.ingest import mocks
-from apps.datasets.ingest.declared import BOOLEAN, CATEGORY, DATE, has_presence, published_columns, subject
+from apps.datasets.ingest.arrow import is_text, read_table
+from apps.datasets.ingest.declared import BOOLEAN, CATEGORY, DATE, NUMBER, has_presence, published_columns, subject
 from apps.datasets.ingest.entities import Entities
 from apps.datasets.ingest.files import write_arrow
 from apps.datasets.ingest.limits import IngestLimits, Problems
 from apps.datasets.ingest.rules import Array, Rules
-from gridclient.wire.errors import InvalidInputError, LimitExceededError
+from gridclient.wire.errors import InvalidInputError
 from gridclient.wire.messages import Column, PublishSpec
 
-UNREADABLE = "The upload is not a readable Arrow IPC stream of flat, uncompressed columns."
 DTYPES = {CATEGORY: "int64", BOOLEAN: "bool"}
 EXACT = 2.0**53
+BLOCK = 8 * 2**20
+MOCK_DATA = "mock data: "
 PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 
 
@@ -53,11 +54,11 @@ def ingest_table(
     identifiers = [spec.entities] if spec.entities is not None else []
     _check_names(table, [*(column.name for column in columns), *identifiers], "")
     arrays, present = _checked(table, columns, spec.missing, problems)
-    nbytes, sha256 = _write(out / f"{VALUES}{SUFFIXES[TABLE]}", arrays, present, rows, has_presence(spec))
+    nbytes, sha256 = _write(out / f"{VALUES}{SUFFIXES[TABLE]}", columns, arrays, present, rows, has_presence(spec))
     entities = _entities(table, spec, key, limits, problems)
     if entities is not None:
         entities.write(out, rows)
-    _mock(spec, columns, table, arrays, mock, out, rows, limits, problems)
+    _mock(spec, columns, arrays, rows, mock, out, limits, problems)
     return Ingested(
         kind=TABLE,
         dtype="",
@@ -73,85 +74,6 @@ def ingest_table(
         nbytes=nbytes,
         sha256=sha256,
     )
-
-
-def read_table(path: Path, limit: int) -> pa.Table:
-    """Map an untrusted Arrow IPC stream and check it completely. Raises InvalidInputError or LimitExceededError."""
-    size = path.stat().st_size
-    if size > limit:
-        raise LimitExceededError(f"This upload has {size} bytes; the limit is {limit}.", limit=limit)
-    try:
-        with pa.memory_map(str(path)) as source:
-            if any(_is_compressed(message.metadata.to_pybytes()) for message in _messages(source)):
-                raise InvalidInputError(UNREADABLE)
-            source.seek(0)
-            with pa.ipc.open_stream(source) as reader:
-                if not all(_is_flat(field.type) for field in reader.schema):
-                    raise InvalidInputError(UNREADABLE)
-                batches = list(reader)
-                table = pa.Table.from_batches(batches, reader.schema)
-        # Offsets and indices of a hostile file may point anywhere: nothing is read before they are checked.
-        table.validate(full=True)
-    except MemoryError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, TypeError, struct.error, IndexError, RecursionError):
-        # Arrow's text may quote the file.
-        raise InvalidInputError(UNREADABLE) from None
-    return table
-
-
-def _messages(source: pa.NativeFile) -> Iterable[pa.Message]:
-    reader = pa.ipc.MessageReader.open_stream(source)
-    while True:
-        try:
-            yield reader.read_next_message()
-        except StopIteration:
-            return
-
-
-def _is_compressed(metadata: bytes) -> bool:
-    """Whether a message's buffers are compressed (a bomb would unfold while it is read). See Arrow's `Message.fbs`."""
-
-    def field(table: int, number: int) -> int:
-        vtable = table - struct.unpack_from("<i", metadata, table)[0]
-        slot = 4 + 2 * number
-        if slot >= struct.unpack_from("<H", metadata, vtable)[0]:
-            return 0
-        offset: int = struct.unpack_from("<H", metadata, vtable + slot)[0]
-        return table + offset if offset else 0
-
-    def follow(position: int) -> int:
-        return position + int(struct.unpack_from("<I", metadata, position)[0])
-
-    message = follow(0)
-    kind_at, header_at = field(message, 1), field(message, 2)
-    if not kind_at or not header_at:
-        return False
-    kind, header = metadata[kind_at], follow(header_at)
-    if kind == 2:  # a dictionary: its record batch is field 1
-        inner = field(header, 1)
-        if not inner:
-            return False
-        header = follow(inner)
-    return kind in (2, 3) and field(header, 3) != 0
-
-
-def _is_flat(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return (
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_date(kind)
-        or pa.types.is_timestamp(kind)
-        or _is_text(kind)
-    )
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _check_names(table: pa.Table, names: Sequence[str], of: str) -> None:
@@ -172,7 +94,7 @@ def _checked(
     """The columns as arrays [n], checked and with missing values treated; and which rows are records, bool [n]."""
     read = [_read(table[column.name], column, problems, of) for column in columns]
     lost = np.stack([gone for _, gone in read], axis=1)
-    nulls = lost.any(axis=1) if missing == "null" else np.zeros(table.num_rows, dtype=bool)
+    nulls: Array = np.asarray(lost.any(axis=1)) if missing == "null" else np.zeros(table.num_rows, dtype=bool)
     arrays = []
     for (numbers, gone), column in zip(read, columns, strict=True):
         rules = Rules([column], 1, DTYPES.get(column.kind, "float64"), missing, of=of)
@@ -187,7 +109,7 @@ def _read(values: pa.ChunkedArray, column: Column, problems: Problems, of: str) 
     kind = values.type
     dtype = DTYPES.get(column.kind, "float64")
     nothing: Array = np.zeros(len(values), dtype=dtype)
-    if column.kind == CATEGORY and (pa.types.is_dictionary(kind) or _is_text(kind) or pa.types.is_integer(kind)):
+    if column.kind == CATEGORY and (pa.types.is_dictionary(kind) or is_text(kind) or pa.types.is_integer(kind)):
         codes, gone = _codes(values, column.categories or [])
         if (codes < 0).any():
             problems.add(f"{where}: values that are none of the declared categories.")
@@ -199,12 +121,12 @@ def _read(values: pa.ChunkedArray, column: Column, problems: Problems, of: str) 
         whole = values.cast(pa.int32() if pa.types.is_date32(kind) else pa.int64())
         days = _numpy(whole, 0).astype(np.float64) / (1 if unit is None else PER_DAY[unit])
         return days, _numpy(pc.is_null(values), False)
-    if column.kind == "number" and (
-        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    ):
+    if column.kind == NUMBER and (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         numbers = _numpy(values.cast(pa.float64(), safe=False), np.nan)
         if pa.types.is_integer(kind) and (np.abs(numbers) > EXACT).any():
-            problems.add(f"{where}: whole numbers beyond 2**53 cannot be kept exactly; declare a category, or scale them.")
+            problems.add(
+                f"{where}: whole numbers beyond 2**53 cannot be kept exactly; declare a category, or scale them."
+            )
         gone = np.isnan(numbers)
         return np.where(gone, 0.0, numbers), gone
     problems.add(f"{where}: its values are not of the declared kind, {column.kind!r}.")
@@ -237,14 +159,78 @@ def _codes(values: pa.ChunkedArray, categories: Sequence[str]) -> tuple[Array, A
     return np.concatenate(codes), np.concatenate(gone)
 
 
-def _write(path: Path, arrays: Any, present: Array, rows: int, presence: bool) -> tuple[int, str]:
-    columns = [(name, _padded(array, rows)) for name, array in arrays]
+def _write(
+    path: Path, columns: Sequence[Column], arrays: Sequence[Array], present: Array, rows: int, presence: bool
+) -> tuple[int, str]:
+    """Write the columns [n] padded to `rows`; returns the file's size and sha256."""
+    named = [(column.name, _padded(array, rows)) for column, array in zip(columns, arrays, strict=True)]
     if presence:
-        columns.append((TABLE_PRESENCE, _padded(present, rows)))
-    return write_arrow(path, columns)
+        named.append((TABLE_PRESENCE, _padded(present, rows)))
+    return write_arrow(path, named)
 
 
 def _padded(array: Array, rows: int) -> pa.Array:
-    if len(array) < rows:
-        array = np.concatenate([array, np.zeros(rows - len(array), dtype=array.dtype)])
-    return pa.array(array)
+    return pa.array(np.concatenate([array, np.zeros(rows - len(array), dtype=array.dtype)]))
+
+
+def _entities(
+    table: pa.Table, spec: PublishSpec, key: bytes, limits: IngestLimits, problems: Problems
+) -> Entities | None:
+    if spec.entities is None:
+        return None
+    entities = Entities(key, limits)
+    for chunk in table[spec.entities].chunks:
+        places = None
+        if isinstance(chunk, pa.DictionaryArray):
+            places, chunk = chunk.indices, chunk.dictionary
+        if not is_text(chunk.type) and not pa.types.is_integer(chunk.type):
+            problems.add("entities: identifiers are texts or whole numbers.")
+            return None
+        words = chunk.to_pylist()
+        entities.extend(words if places is None else (None if at is None else words[at] for at in places.to_pylist()))
+    entities.check(spec.max_rows_per_entity, problems)
+    return entities
+
+
+def _mock(
+    spec: PublishSpec,
+    columns: Sequence[Column],
+    private: Sequence[Array],
+    public_rows: int,
+    mock: Path | None,
+    out: Path,
+    limits: IngestLimits,
+    problems: Problems,
+) -> None:
+    path = out / f"{MOCK}{SUFFIXES[TABLE]}"
+    dtypes = [DTYPES.get(column.kind, "float64") for column in columns]
+    if mock is None:
+        n = mocks.made_rows(public_rows, 8 * len(columns), limits)
+        arrays = [mocks.made([column], dtype, [n]) for column, dtype in zip(columns, dtypes, strict=True)]
+        _write(path, columns, arrays, np.ones(n, dtype=bool), n, has_presence(spec))
+        return
+    table = read_table(mock, limits.mock_bytes)
+    if not 1 <= table.num_rows <= limits.mock_rows:
+        problems.add(f"mock data: 1 to {limits.mock_rows} rows.")
+        return
+    # An owner's mock file may well have the column of identifiers; it stays out like that of the values.
+    names = [column.name for column in columns]
+    _check_names(
+        table.drop_columns([spec.entities]) if spec.entities in table.column_names else table, names, MOCK_DATA
+    )
+    arrays, present = _checked(table, columns, spec.missing, problems, of=MOCK_DATA)
+    _write(path, columns, arrays, present, table.num_rows, has_presence(spec))
+    known = mocks.digests(_rows(arrays), "float64")
+    step = max(1, BLOCK // (8 * len(columns)))
+    for first in range(0, len(private[0]), step):
+        if known & mocks.digests(_rows([array[first : first + step] for array in private]), "float64"):
+            problems.add(mocks.EQUAL_ROW)
+            break
+    if table.num_rows == len(private[0]):
+        for column, dtype, given, kept in zip(columns, dtypes, arrays, private, strict=True):
+            if mocks.permuted(given, kept, dtype):
+                problems.add(mocks.permuted_text(column.name))
+
+
+def _rows(arrays: Sequence[Array]) -> Array:
+    return np.stack([array.astype(np.float64) for array in arrays], axis=1)

@@ -7,80 +7,105 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('tags', '0001_initial'),
+        ("tags", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Dataset',
+            name="Dataset",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('slug', models.SlugField(max_length=80, unique=True)),
-                ('name', models.CharField(max_length=200)),
-                ('description', models.TextField(blank=True, max_length=10000)),
-                ('visibility', models.CharField(choices=[('listed', "listed: every account and the network's users see it"), ('accounts', 'accounts: every account of this node sees it'), ('granted', 'granted: only those with a grant see it')], default='listed', max_length=8)),
-                ('accounts_may_compute', models.BooleanField(default=True)),
-                ('sequence', models.UUIDField(editable=False, help_text='Datasets with the same sequence have the same rows in order.')),
-                ('revision', models.BigIntegerField(db_index=True, default=0, editable=False)),
-                ('created', models.DateTimeField(default=apps.core.clock.now, editable=False)),
-                ('tags', models.ManyToManyField(blank=True, related_name='datasets', to='tags.tag')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("slug", models.SlugField(max_length=80, unique=True)),
+                ("name", models.CharField(max_length=200)),
+                ("description", models.TextField(blank=True, max_length=10000)),
+                (
+                    "visibility",
+                    models.CharField(
+                        choices=[
+                            ("listed", "listed: every account and the network's users see it"),
+                            ("accounts", "accounts: every account of this node sees it"),
+                            ("granted", "granted: only those with a grant see it"),
+                        ],
+                        default="listed",
+                        max_length=8,
+                    ),
+                ),
+                ("accounts_may_compute", models.BooleanField(default=True)),
+                (
+                    "sequence",
+                    models.UUIDField(
+                        editable=False, help_text="Datasets with the same sequence have the same rows in order."
+                    ),
+                ),
+                ("revision", models.BigIntegerField(db_index=True, default=0, editable=False)),
+                ("created", models.DateTimeField(default=apps.core.clock.now, editable=False)),
+                ("tags", models.ManyToManyField(blank=True, related_name="datasets", to="tags.tag")),
             ],
             options={
-                'ordering': ['-created', '-id'],
+                "ordering": ["-created", "-id"],
             },
         ),
         migrations.CreateModel(
-            name='DatasetVersion',
+            name="DatasetVersion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField()),
-                ('kind', models.CharField(choices=[('tensor', 'tensor'), ('table', 'table')], max_length=8)),
-                ('dtype', models.CharField(blank=True, max_length=16)),
-                ('shape', models.JSONField()),
-                ('columns', models.JSONField(default=list)),
-                ('rows_public', models.BooleanField()),
-                ('entities', models.CharField(max_length=8)),
-                ('entity_count', models.PositiveBigIntegerField(editable=False)),
-                ('max_rows_per_entity', models.PositiveIntegerField()),
-                ('missing', models.JSONField()),
-                ('presence', models.BooleanField()),
-                ('nbytes', models.PositiveBigIntegerField()),
-                ('sha256', models.CharField(editable=False, max_length=64)),
-                ('created', models.DateTimeField(default=apps.core.clock.now, editable=False)),
-                ('dataset', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='versions', to='datasets.dataset')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.PositiveIntegerField()),
+                ("kind", models.CharField(choices=[("tensor", "tensor"), ("table", "table")], max_length=8)),
+                ("dtype", models.CharField(blank=True, max_length=16)),
+                ("shape", models.JSONField()),
+                ("columns", models.JSONField(default=list)),
+                ("rows_public", models.BooleanField()),
+                ("entities", models.CharField(max_length=8)),
+                ("entity_count", models.PositiveBigIntegerField(editable=False)),
+                ("max_rows_per_entity", models.PositiveIntegerField()),
+                ("missing", models.JSONField()),
+                ("presence", models.BooleanField()),
+                ("nbytes", models.PositiveBigIntegerField()),
+                ("sha256", models.CharField(editable=False, max_length=64)),
+                ("created", models.DateTimeField(default=apps.core.clock.now, editable=False)),
+                (
+                    "dataset",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="versions", to="datasets.dataset"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['number'],
+                "ordering": ["number"],
             },
         ),
         migrations.CreateModel(
-            name='Revision',
+            name="Revision",
             fields=[
-                ('id', models.PositiveSmallIntegerField(default=1, editable=False, primary_key=True, serialize=False)),
-                ('last', models.BigIntegerField(default=0)),
+                ("id", models.PositiveSmallIntegerField(default=1, editable=False, primary_key=True, serialize=False)),
+                ("last", models.BigIntegerField(default=0)),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('id', 1)), name='revision_single')],
+                "constraints": [models.CheckConstraint(condition=models.Q(("id", 1)), name="revision_single")],
             },
         ),
         migrations.AddConstraint(
-            model_name='dataset',
-            constraint=models.CheckConstraint(condition=models.Q(('visibility__in', ['listed', 'accounts', 'granted'])), name='dataset_visibility_known'),
+            model_name="dataset",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("visibility__in", ["listed", "accounts", "granted"])),
+                name="dataset_visibility_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='datasetversion',
-            constraint=models.UniqueConstraint(fields=('dataset', 'number'), name='version_once'),
+            model_name="datasetversion",
+            constraint=models.UniqueConstraint(fields=("dataset", "number"), name="version_once"),
         ),
         migrations.AddConstraint(
-            model_name='datasetversion',
-            constraint=models.CheckConstraint(condition=models.Q(('number__gte', 1)), name='version_from_one'),
+            model_name="datasetversion",
+            constraint=models.CheckConstraint(condition=models.Q(("number__gte", 1)), name="version_from_one"),
         ),
         migrations.AddConstraint(
-            model_name='datasetversion',
-            constraint=models.CheckConstraint(condition=models.Q(('max_rows_per_entity__gte', 1)), name='version_entity_has_rows'),
+            model_name="datasetversion",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("max_rows_per_entity__gte", 1)), name="version_entity_has_rows"
+            ),
         ),
     ]

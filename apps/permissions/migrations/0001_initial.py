@@ -7,48 +7,122 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('accounts', '0001_initial'),
-        ('datasets', '0001_initial'),
+        ("accounts", "0001_initial"),
+        ("datasets", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Ownership',
+            name="Ownership",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('dataset', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='ownership', to='datasets.dataset')),
-                ('owner', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='owned', to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "dataset",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="ownership", to="datasets.dataset"
+                    ),
+                ),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="owned", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'ownership',
+                "verbose_name_plural": "ownership",
             },
         ),
         migrations.CreateModel(
-            name='Grant',
+            name="Grant",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('right', models.CharField(choices=[('discover', 'discover'), ('compute', 'compute'), ('aggregate', 'aggregate'), ('read', 'read')], max_length=16)),
-                ('columns', models.JSONField(blank=True, null=True)),
-                ('expires', models.DateTimeField(blank=True, null=True)),
-                ('reason', models.TextField(max_length=2000)),
-                ('created', models.DateTimeField(default=apps.core.clock.now, editable=False)),
-                ('revoked_at', models.DateTimeField(blank=True, null=True)),
-                ('program_hash', models.CharField(blank=True, default='', max_length=64)),
-                ('request_id', models.UUIDField(blank=True, editable=False, null=True)),
-                ('dataset', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='grants', to='datasets.dataset')),
-                ('given_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('team', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='grants', to='accounts.team')),
-                ('user', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='grants', to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "right",
+                    models.CharField(
+                        choices=[
+                            ("discover", "discover"),
+                            ("compute", "compute"),
+                            ("aggregate", "aggregate"),
+                            ("read", "read"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("columns", models.JSONField(blank=True, null=True)),
+                ("expires", models.DateTimeField(blank=True, null=True)),
+                ("reason", models.TextField(max_length=2000)),
+                ("created", models.DateTimeField(default=apps.core.clock.now, editable=False)),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                ("program_hash", models.CharField(blank=True, default="", max_length=64)),
+                ("request_id", models.UUIDField(blank=True, editable=False, null=True)),
+                (
+                    "dataset",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="grants", to="datasets.dataset"
+                    ),
+                ),
+                (
+                    "given_by",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
+                (
+                    "team",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="grants",
+                        to="accounts.team",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="grants",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-created', '-id'],
-                'indexes': [models.Index(fields=['dataset', 'revoked_at'], name='grant_live')],
-                'constraints': [models.CheckConstraint(condition=models.Q(models.Q(('team__isnull', True), ('user__isnull', False)), models.Q(('team__isnull', False), ('user__isnull', True)), _connector='OR'), name='grant_to_one_receiver'), models.CheckConstraint(condition=models.Q(('right__in', ['discover', 'compute', 'aggregate', 'read'])), name='grant_right_known'), models.CheckConstraint(condition=models.Q(('reason', ''), _negated=True), name='grant_has_reason'), models.CheckConstraint(condition=models.Q(models.Q(('program_hash', ''), ('request_id__isnull', True)), models.Q(models.Q(('program_hash', ''), _negated=True), ('request_id__isnull', False), ('user__isnull', False)), _connector='OR'), name='grant_once_names_request')],
+                "ordering": ["-created", "-id"],
+                "indexes": [models.Index(fields=["dataset", "revoked_at"], name="grant_live")],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("team__isnull", True), ("user__isnull", False)),
+                            models.Q(("team__isnull", False), ("user__isnull", True)),
+                            _connector="OR",
+                        ),
+                        name="grant_to_one_receiver",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("right__in", ["discover", "compute", "aggregate", "read"])),
+                        name="grant_right_known",
+                    ),
+                    models.CheckConstraint(condition=models.Q(("reason", ""), _negated=True), name="grant_has_reason"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("program_hash", ""), ("request_id__isnull", True)),
+                            models.Q(
+                                models.Q(("program_hash", ""), _negated=True),
+                                ("request_id__isnull", False),
+                                ("user__isnull", False),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="grant_once_names_request",
+                    ),
+                ],
             },
         ),
     ]

@@ -4,35 +4,33 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Tag',
+            name="Tag",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('text', models.CharField(max_length=80, unique=True)),
-                ('normal', models.CharField(db_index=True, editable=False, max_length=80)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("text", models.CharField(max_length=80, unique=True)),
+                ("normal", models.CharField(db_index=True, editable=False, max_length=80)),
             ],
             options={
-                'ordering': ['normal', 'text'],
+                "ordering": ["normal", "text"],
             },
         ),
         migrations.CreateModel(
-            name='Entry',
+            name="Entry",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(max_length=16)),
-                ('key', models.CharField(max_length=64)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("kind", models.CharField(max_length=16)),
+                ("key", models.CharField(max_length=64)),
             ],
             options={
-                'verbose_name': 'index entry',
-                'verbose_name_plural': 'index entries',
-                'constraints': [models.UniqueConstraint(fields=('kind', 'key'), name='one_entry_per_document')],
+                "verbose_name": "index entry",
+                "verbose_name_plural": "index entries",
+                "constraints": [models.UniqueConstraint(fields=("kind", "key"), name="one_entry_per_document")],
             },
         ),
     ]

@@ -17,8 +17,6 @@ from gridclient.wire.messages import Column
 if TYPE_CHECKING:
     from gridclient.node import Node
     from gridclient.publish import Publication
-    from gridclient.recorder import Pointer
-    from gridclient.tables import TablePointer
 
 Bounds = tuple[float | None, float | None]
 
@@ -81,8 +79,8 @@ class Dataset:
     def __repr__(self) -> str:
         return f"<Dataset {self.name} version {self.version}: {self.kind} {list(self.shape)} on {self._node.id}>"
 
-    def pointer(self) -> Pointer | TablePointer:
-        """A pointer to its values."""
+    def pointer(self) -> Any:
+        """A pointer to its values: a `Pointer`, which is a torch tensor, or a `TablePointer`."""
         return self._node.pointer(self)
 
     def refresh(self) -> Dataset:
@@ -102,7 +100,7 @@ class Dataset:
         named = {key: value for key, value in changes.items() if value is not None}
         return Dataset(self._node, self._node.http.patch(self._path(), **named))
 
-    def replace(self, values: Any, **declared: Any) -> Pointer | TablePointer:
+    def replace(self, values: Any, **declared: Any) -> Any:
         """Publish a new version; returns a pointer to it. Pointers to the old version keep it.
 
         `values`: as for `private_tensor` or `private_table` (or what one of these made), with the same arguments.

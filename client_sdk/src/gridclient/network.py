@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from gridclient.admin import Administration
@@ -15,10 +15,6 @@ from gridclient.identity import Account, identity_of, sign_in, with_assertion, w
 from gridclient.node import Node, check_credentials, connected_to
 from gridclient.records import Member
 from gridclient.wire.errors import AuthenticationError, GridError, InvalidInputError
-
-if TYPE_CHECKING:
-    from gridclient.recorder import Pointer
-    from gridclient.tables import TablePointer
 
 
 class GridNetwork(Administration):
@@ -58,9 +54,9 @@ class GridNetwork(Administration):
         """What my roles allow on the network."""
         return self._account.rights if self._account else ()
 
-    def search(self, *terms: str, limit: int = 1000) -> dict[str, list[Pointer | TablePointer]]:
+    def search(self, *terms: str, limit: int = 1000) -> dict[str, list[Any]]:
         """Pointers by node id, newest first. Every term must match: a tag ("#births"), or a tag or a whole word."""
-        found: dict[str, list[Pointer | TablePointer]] = {}
+        found: dict[str, list[Any]] = {}
         for row in self._http.pages("search/", most=limit, q=list(terms)):
             node = self._location(row["node"])
             found.setdefault(str(row["node"]["id"]), []).append(Dataset(node, row["dataset"]).pointer())

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import torch
 
     from gridclient.recorder import Pointer, Recorder
-    from gridclient.tables import TablePointer
     from gridclient.transfers import Buffer
 
 _alive: weakref.WeakSet[Node] = weakref.WeakSet()
@@ -107,7 +106,7 @@ class Node(Administration):
         """One dataset by its name. Raises NotFoundError, alike for absent and for not mine to see."""
         return Dataset(self, self.http.get(f"datasets/{quote(name, safe='')}/"))
 
-    def search(self, *terms: str, limit: int = 1000) -> list[Pointer | TablePointer]:
+    def search(self, *terms: str, limit: int = 1000) -> list[Any]:
         """Pointers to what every term matches: a tag ("#births"), or a word of name, description or tags."""
         return [Dataset(self, row).pointer() for row in self.http.pages("datasets/", most=limit, q=list(terms))]
 
@@ -136,7 +135,7 @@ class Node(Administration):
                 self._recorder = Recorder(self)
             return self._recorder
 
-    def pointer(self, dataset: Dataset) -> Pointer | TablePointer:
+    def pointer(self, dataset: Dataset) -> Any:
         """A pointer to the values of a dataset. Nothing is asked of the node."""
         from gridclient.tables import TablePointer
         from gridclient.values import DTYPES

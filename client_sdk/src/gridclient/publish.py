@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
-    from gridclient.recorder import Pointer
-    from gridclient.tables import TablePointer
     from gridclient.transfers import Buffer
 
 _SAFETENSORS = {
@@ -94,7 +92,7 @@ class Publication:
         self.description = description
         return self
 
-    def send(self, node: Node) -> Pointer | TablePointer:
+    def send(self, node: Node) -> Any:
         """Publish on a node; returns a pointer. Raises PublishNotPermittedError, InvalidInputError."""
         if not isinstance(node, Node):
             raise InvalidInputError("send(node) takes a node, from grid.connect(...).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from argparse import ArgumentParser
 from pathlib import Path
@@ -28,6 +29,7 @@ class Command(BaseCommand):
         parser.add_argument("--ready-file", type=Path, help="Written, with addresses and sign-ins, when all are up.")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        os.umask(0o077)  # everything below --dir is for this account only
         names = [name.strip() for name in options["nodes"].split(",") if name.strip()]
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _stop)

@@ -1,0 +1,255 @@
+"""Everybody at every door of a live node. A route or a frame that is not in these tables fails the test."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+from django.urls import URLPattern, URLResolver
+
+from apps.api.urls import urlpatterns
+from gridclient.program.graph import Ref
+from gridclient.wire import messages as m
+from gridclient.wire.errors import GridError
+from tests.factories.grid import LiveGrid
+from tests.factories.raw import RawClient, rest, sign_in
+
+PASSWORD = "correct horse battery"
+PEOPLE = ("anonymous", "scientist", "owner", "other_owner", "reviewer", "auditor", "administrator")
+ROLES = {"scientist": "scientist", "owner": "owner", "other_owner": "owner", "reviewer": "reviewer",
+         "auditor": "auditor", "administrator": "administrator", "asker": "scientist"}  # fmt: skip
+COLUMNS = [m.Column("a", low=0.0, high=50.0), m.Column("b", low=0.0, high=50.0)]
+NEW_ACCOUNT = {"username": "new-{n}", "password": PASSWORD, "roles": []}
+GRANT = {"to": "asker", "right": "discover", "reason": "A test."}
+WHY = {"reason": "A test."}
+
+# Route, method, path, body, and the status that each of PEOPLE gets. `secret` is granted to nobody: to all but its
+# owner and the auditor it does not exist. {request} and {grant} are new ones each time, of the account `asker`.
+ROUTES: list[tuple[str, str, str, Any, str]] = [
+    ("identity/", "GET", "identity/", None, "200 200 200 200 200 200 200"),
+    ("sign-in/", "POST", "sign-in/", {"username": "nobody-{n}", "password": "y"}, "401 401 401 401 401 401 401"),
+    ("me/", "GET", "me/", None, "401 200 200 200 200 200 200"),
+    ("users/", "GET", "users/", None, "401 200 200 200 200 200 200"),
+    ("users/", "POST", "users/", NEW_ACCOUNT, "401 403 403 403 403 403 201"),
+    ("users/<str:username>/", "GET", "users/asker/", None, "401 404 404 404 404 200 200"),
+    ("users/<str:username>/", "PATCH", "users/asker/", {"roles": ["scientist"]}, "401 404 404 404 404 403 200"),
+    ("users/<str:username>/", "PATCH", "users/asker/", {"active": True}, "401 404 404 404 404 403 409"),
+    ("users/<str:username>/", "GET", "users/nobody/", None, "401 404 404 404 404 404 404"),
+    ("teams/", "GET", "teams/", None, "401 200 200 200 200 200 200"),
+    ("teams/", "POST", "teams/", {"slug": "team-{n}", "name": "T", "members": []}, "401 403 403 403 403 403 201"),
+    # Owners see the teams, to grant them rights.
+    ("teams/<str:slug>/", "PATCH", "teams/ward/", {"members": []}, "401 404 403 403 404 403 200"),
+    ("tokens/", "GET", "tokens/", None, "401 200 200 200 200 200 200"),
+    ("tokens/", "POST", "tokens/", {"name": "laptop"}, "401 201 201 201 201 201 201"),
+    ("tokens/", "POST", "tokens/", {"name": "laptop", "user": "asker"}, "401 404 404 404 404 403 201"),
+    ("tokens/<str:prefix>/", "DELETE", "tokens/{token}/", None, "401 404 404 404 404 403 204"),
+    ("datasets/", "GET", "datasets/", None, "401 200 200 200 200 200 200"),
+    ("datasets/<str:slug>/", "GET", "datasets/{open}/", None, "401 200 200 200 200 200 200"),
+    ("datasets/<str:slug>/", "GET", "datasets/{secret}/", None, "401 404 200 404 404 200 404"),
+    ("datasets/<str:slug>/", "PATCH", "datasets/{open}/", {"description": "x"}, "401 403 200 403 403 403 403"),
+    ("datasets/<str:slug>/", "PATCH", "datasets/{secret}/", {"description": "x"}, "401 404 200 404 404 403 404"),
+    ("datasets/<str:slug>/grants/", "GET", "datasets/{open}/grants/", None, "401 200 200 200 200 200 200"),
+    ("datasets/<str:slug>/grants/", "GET", "datasets/{secret}/grants/", None, "401 404 200 404 404 200 404"),
+    ("datasets/<str:slug>/grants/", "POST", "datasets/{open}/grants/", GRANT, "401 403 201 403 403 403 403"),
+    ("datasets/<str:slug>/grants/", "POST", "datasets/{secret}/grants/", GRANT, "401 404 201 404 404 403 404"),
+    ("grants/<int:id>/", "DELETE", "grants/{grant}/", None, "401 404 204 404 404 403 404"),
+    ("requests/", "GET", "requests/", None, "401 200 200 200 200 200 200"),
+    ("requests/<uuid:id>/", "GET", "requests/{request}/", None, "401 404 200 404 200 200 404"),
+    ("requests/<uuid:id>/approve/", "POST", "requests/{request}/approve/", WHY, "401 404 200 404 200 403 404"),
+    ("requests/<uuid:id>/deny/", "POST", "requests/{request}/deny/", WHY, "401 404 200 404 200 403 404"),
+    ("requests/<uuid:id>/withdraw/", "POST", "requests/{request}/withdraw/", {}, "401 404 403 404 403 403 404"),
+    ("audit/", "GET", "audit/", None, "401 403 403 403 403 200 200"),
+    ("audit/verify/", "GET", "audit/verify/", None, "401 403 403 403 403 200 200"),
+    ("membership/", "GET", "membership/", None, "401 403 403 403 403 403 200"),
+    ("challenge/", "POST", "challenge/", {}, "200 200 200 200 200 200 200"),
+    ("sign-in/assertion/", "POST", "sign-in/assertion/", {}, "400 400 400 400 400 400 400"),
+    # The network's routes do not exist on a node, for anybody.
+    ("nodes/", "GET", "nodes/", None, "401 404 404 404 404 404 404"),
+    ("nodes/", "POST", "nodes/", {}, "404 404 404 404 404 404 404"),
+    (r"^nodes/(?P<id>[-a-z0-9]{1,40})/(?P<verb>approve|reject|remove)/$", "POST", "nodes/hospital/approve/", WHY,
+     "401 404 404 404 404 404 404"),
+    ("announcements/", "POST", "announcements/", {}, "404 404 404 404 404 404 404"),
+    ("search/", "GET", "search/?q=open", None, "404 404 404 404 404 404 404"),
+    ("assertions/", "POST", "assertions/", {}, "401 404 404 404 404 404 404"),
+    ("sign-out/", "POST", "sign-out/", {}, "401 204 204 204 204 204 204"),
+    ("", "GET", "nothing/", None, "404 404 404 404 404 404 404"),
+]  # fmt: skip
+
+
+@dataclass
+class World:
+    """A node with one listed and one hidden dataset of `owner`, and a token for everybody."""
+
+    url: str
+    tokens: dict[str, str]
+    open: dict[str, Any]
+    secret: dict[str, Any]
+    numbers: Iterator[int]
+
+    def fill(self, text: str) -> str:
+        """Put names, or new objects, into a path or a body."""
+        makers: dict[str, Callable[[], str]] = {
+            "{open}": lambda: str(self.open["slug"]),
+            "{secret}": lambda: str(self.secret["slug"]),
+            "{n}": lambda: str(next(self.numbers)),
+            "{request}": self.request,
+            "{grant}": self.grant,
+            "{token}": self.token,
+        }
+        for name, make in makers.items():
+            if name in text:
+                text = text.replace(name, make())
+        return text
+
+    def request(self) -> str:
+        with RawClient(self.url, self.tokens["asker"]) as asker:
+            return asker.request(asker.asset(self.open))
+
+    def grant(self) -> str:
+        path = f"{self.url}/api/datasets/{self.open['slug']}/grants/"
+        _, made = rest("POST", path, {"to": "reviewer-2", "right": "discover", "reason": "."}, token=self.tokens["owner"])
+        return str(made["id"])
+
+    def token(self) -> str:
+        _, made = rest("POST", f"{self.url}/api/tokens/", {"name": "to be revoked"}, token=self.tokens["asker"])
+        return str(made["token"]).split("_")[1]
+
+
+@pytest.fixture(scope="module")
+def world(grid: LiveGrid) -> World:
+    node = grid.company
+    admin = sign_in(node.url, node.username, node.password)
+    tokens = {"anonymous": ""}
+    for name, role in {**ROLES, "reviewer-2": "scientist"}.items():
+        account = {"username": name, "password": PASSWORD, "roles": [role]}
+        assert rest("POST", f"{node.url}/api/users/", account, token=admin)[0] == 201
+        tokens[name] = sign_in(node.url, name, PASSWORD)
+    rest("POST", f"{node.url}/api/teams/", {"slug": "ward", "name": "Ward", "members": []}, token=admin)
+    with RawClient(node.url, tokens["owner"]) as owner:
+        values = np.arange(40.0).reshape(20, 2)
+        listed = owner.publish(values, name="matrix open", columns=COLUMNS)
+        hidden = owner.publish(values, name="matrix secret", columns=COLUMNS, visibility="granted")
+    return World(node.url, tokens, listed, hidden, count(1))
+
+
+@pytest.mark.parametrize("row", ROUTES, ids=lambda row: f"{row[1]} {row[2]}")
+def test_each_person_gets_what_the_table_says(world: World, row: tuple[str, str, str, Any, str]) -> None:
+    route, method, path, body, expected = row
+    got = []
+    for name in PEOPLE:
+        token = world.tokens[name]
+        if route == "sign-out/" and token:
+            token = sign_in(world.url, name, PASSWORD)
+        filled = None if body is None else {k: world.fill(v) if isinstance(v, str) else v for k, v in body.items()}
+        status, answer = rest(method, f"{world.url}/api/{world.fill(path)}", filled, token=token)
+        got.append(status)
+        if status >= 400:
+            assert set(answer["error"]) == {"code", "message", "details"}, (name, answer)
+    assert dict(zip(PEOPLE, got, strict=True)) == dict(zip(PEOPLE, map(int, expected.split()), strict=True))
+
+
+def test_absent_and_forbidden_have_the_same_body(world: World) -> None:
+    for path in ("datasets/{}/", "datasets/{}/grants/", "users/{}/"):
+        hidden = {"datasets/{}/": world.secret["slug"], "users/{}/": "asker"}.get(path, world.secret["slug"])
+        bodies = [
+            rest("GET", f"{world.url}/api/{path.format(name)}", token=world.tokens["scientist"])[1]
+            for name in (hidden, "never-was")
+        ]
+        assert bodies[0] == bodies[1]
+
+
+def test_every_route_is_in_the_table() -> None:
+    def routes(patterns: list[Any]) -> Iterator[str]:
+        for pattern in patterns:
+            if isinstance(pattern, URLResolver):
+                yield from routes(pattern.url_patterns)
+            elif isinstance(pattern, URLPattern):
+                yield str(pattern.pattern)
+
+    assert set(routes(urlpatterns)) == {row[0] for row in ROUTES}
+
+
+# --- frames -----------------------------------------------------------------------------------------------------
+
+SPEC = m.PublishSpec(kind="tensor", name="n")
+# Command, and for each of PEOPLE (anonymous cannot get past hello) the kind of answer or the code of the error:
+# on the listed dataset and on the hidden one.
+FRAMES: dict[type, tuple[str, str]] = {
+    m.Get: (
+        "authentication get_not_permitted answer get_not_permitted get_not_permitted not_permitted get_not_permitted",
+        "authentication not_found answer not_found not_found not_permitted not_found",
+    ),
+    m.Request: (
+        "authentication submitted submitted submitted submitted not_permitted submitted",
+        "authentication not_found submitted not_found not_found not_permitted not_found",
+    ),
+    m.Fetch: (
+        "authentication not_found not_permitted not_found not_permitted not_permitted not_found",
+        "authentication not_found not_found not_found not_found not_found not_found",
+    ),
+    m.Publish: (
+        "authentication not_found not_found not_found not_found not_found not_found",
+        "authentication publish_not_permitted ack ack publish_not_permitted publish_not_permitted publish_not_permitted",
+    ),
+}
+# These ask for nothing and are answered by nothing, or belong to the exchange that the ones above use.
+SILENT = {m.Hello, m.Run, m.Constant, m.Drop, m.Ack, m.Bye, m.Upload}
+
+
+def _outcome(client: RawClient, command: Any) -> str:
+    try:
+        reply = client.ask(command) if hasattr(command, "ask") else _first(client, command)
+    except GridError as error:
+        return error.code
+    return type(reply).__name__.lower()
+
+
+def _first(client: RawClient, command: Any) -> Any:
+    client.send(command)
+    reply = client.receive()
+    if isinstance(reply, m.Error):
+        return type(reply.code, (), {})()
+    return reply
+
+
+def _commands(world: World, client: RawClient, kind: type, dataset: dict[str, Any], *, hidden: bool) -> Any:
+    match kind:
+        case m.Get:
+            return m.Get(1, client.asset(dataset))
+        case m.Request:
+            return m.Request(1, client.asset(dataset), "A test.")
+        case m.Fetch:
+            return m.Fetch(1, "00000000-0000-0000-0000-000000000000" if hidden else world.request())
+        case _:
+            return m.Upload(9, 10, "", "values") if hidden else m.Publish(1, SPEC, 77)
+
+
+@pytest.mark.parametrize("kind", FRAMES, ids=lambda kind: kind.__name__)
+def test_each_person_gets_what_the_table_says_on_the_wire(world: World, kind: type) -> None:
+    for hidden, expected in zip((False, True), FRAMES[kind], strict=True):
+        got = []
+        for name in PEOPLE:
+            try:
+                with RawClient(world.url, world.tokens[name]) as client:
+                    dataset = world.secret if hidden else world.open
+                    got.append(_outcome(client, _commands(world, client, kind, dataset, hidden=hidden)))
+            except GridError as error:
+                got.append(error.code)
+        assert dict(zip(PEOPLE, got, strict=True)) == dict(zip(PEOPLE, expected.split(), strict=True)), hidden
+
+
+def test_every_frame_kind_is_in_the_table() -> None:
+    assert set(typing.get_args(m.ClientCommand)) == set(FRAMES) | SILENT
+
+
+def test_a_value_of_another_session_cannot_be_named(world: World) -> None:
+    with RawClient(world.url, world.tokens["owner"]) as owner, RawClient(world.url, world.tokens["scientist"]) as other:
+        owner.asset(world.secret)
+        with pytest.raises(GridError) as refused:
+            other.get(Ref(1))
+        assert refused.value.code in ("not_found", "invalid_input")
