@@ -48,8 +48,9 @@ ALLOWED_HOSTS = env.list(
     "GRID_ALLOWED_HOSTS", ("127.0.0.1", "localhost"), help="Host names that this deployment answers to."
 )
 INSTALLED_APPS = [
-    "unfold",
-    "django.contrib.admin",
+    # The theme's templates and widgets; the site itself is ours.
+    "unfold.apps.BasicAppConfig",
+    "apps.console.apps.ConsoleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -64,7 +65,7 @@ INSTALLED_APPS = [
     "apps.network",
     "apps.compute",
     "apps.datarequests",
-    "apps.console",
+    "apps.console.apps.ConsoleConfig",
     "gridsite",
 ]
 MIDDLEWARE = [
@@ -160,6 +161,9 @@ UNFOLD = {
     "SITE_HEADER": GRID_NAME,
     "SITE_SUBHEADER": "Gridsite network" if GRID_ROLE == "network" else "Gridsite node",
     "SITE_SYMBOL": "hub" if GRID_ROLE == "network" else "database",
+    "SITE_URL": None,
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": f"{STATIC_URL}console/favicon.svg"}],
+    "STYLES": [f"{STATIC_URL}console/console.css"],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "apps.console.home.dashboard",

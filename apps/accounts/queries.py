@@ -44,6 +44,14 @@ def token_is_live(token_id: int, *, now: datetime | None = None) -> bool:
     ).exists()
 
 
+def user_of_live_token(token_id: int, *, now: datetime | None = None) -> User:
+    """The user of a token that was valid before. Raises AuthenticationError when it is not any more."""
+    token = AccessToken.objects.select_related("user").filter(pk=token_id).first()
+    if token is None or not _is_live(token, now or clock.now()):
+        raise AuthenticationError("This session's token was revoked or has expired; sign in again.")
+    return token.user
+
+
 def resolve_users(wanted: Iterable[str]) -> list[User]:
     """The active users of these names, in order, each once; a network's users by their full `name@network`.
 

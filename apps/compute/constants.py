@@ -17,7 +17,10 @@ from gridclient.wire.tensors import check_header
 def raw_bytes(value: torch.Tensor) -> memoryview:
     """The little-endian bytes of a tensor, contiguous. Shares memory where it can."""
     flat = value.detach().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+    if not flat.numel():
+        return memoryview(b"")
+    # An expanded single element counts as contiguous whatever its stride, but not for a view as bytes.
+    return flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy().data
 
 
 class Constants:

@@ -13,7 +13,7 @@ from apps.compute.constants import Constants
 from apps.compute.judging import Fact, Judge, Step
 from apps.compute.messages import Limits
 from gridclient.program.graph import ASSET, Node, Ref, lineage_hash
-from gridclient.wire.errors import GridError, InvalidInputError, LimitExceededError
+from gridclient.wire.errors import GridError, InternalError, InvalidInputError, LimitExceededError
 
 MAX_LINE = 200
 MAX_NODE = 2**32
@@ -102,6 +102,9 @@ class Program:
             self.failures[node.id] = inherited.failure
         except GridError as error:
             self.failures[node.id] = Failure(error, node.line[:MAX_LINE])
+        except Exception:  # a mistake of ours must not end the session
+            error = InternalError(f"{node.op[:64]} could not be judged.", operation=node.op[:64])
+            self.failures[node.id] = Failure(error, node.line[:MAX_LINE])
         else:
             self.hashes[node.id] = lineage_hash(node, self.hashes)
             self.entries[node.id] = Entry(node, step, needed)
@@ -132,10 +135,11 @@ class Program:
             raise type(error)(error.message, **(error.details | ({"line": failure.line} if failure.line else {})))
         raise self._broken or InvalidInputError("This value is not part of the session's program.")
 
-    def plan(self, ref: Ref, has: Callable[[int], bool], held: int = 0) -> Plan:
-        """What is left to compute. `has` says which nodes are there already; they take `held` bytes.
+    def plan(self, ref: Ref, has: Callable[[int], bool]) -> Plan:
+        """What is left to compute. `has` says which nodes are there already.
 
-        Raises LimitExceededError where that is more than the limits allow; nothing has run then.
+        One half of the memory is for what runs, the other for values that are kept. Raises LimitExceededError where
+        that is more than the limits allow; nothing has run then.
         """
         needed: set[int] = set()
         todo = [ref.node]
@@ -151,7 +155,7 @@ class Program:
                 f"This needs about {flops:.2e} operations; the limit is {self.limits.flops:.2e}.",
                 limit=self.limits.flops,
             )
-        peak = live = held
+        peak = live = 0
         uses = self.last_uses(order)
         for number in order:
             entry = self.entries[number]
@@ -159,12 +163,12 @@ class Program:
                 live += entry.nbytes
             peak = max(peak, live)
             for done in uses.get(number, ()):
-                if self.entries[done].node.op != ASSET and not self.entries[done].held:
+                if self.entries[done].node.op != ASSET:
                     live -= self.entries[done].nbytes
-        if peak > self.limits.memory:
+        limit = self.limits.memory // 2
+        if peak > limit:
             raise LimitExceededError(
-                f"This needs about {peak} bytes of memory at a time; the limit is {self.limits.memory}.",
-                limit=self.limits.memory,
+                f"This needs about {peak} bytes of memory at a time; the limit is {limit}.", limit=limit
             )
         return Plan(order, flops, peak)
 

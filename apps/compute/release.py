@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import transaction
 
 from apps.accounts.models import User
-from apps.accounts.queries import token_is_live
+from apps.accounts.queries import user_of_live_token
 from apps.audit.actions import record
 from apps.audit.models import AuditEvent
 from apps.audit.verbs import Verb
@@ -108,13 +108,6 @@ async def stored(load: Callable[[], tuple[Answered, AuditEvent]]) -> Released:
     return Released(await in_database(load_and_record), "approved", key=_KEY)
 
 
-def live_user(caller: Caller) -> User:
-    """The caller, if account and token are still good. Raises AuthenticationError."""
-    if not token_is_live(caller.token, now=now()):
-        raise AuthenticationError("This session's token was revoked or has expired; sign in again.")
-    return User.objects.get(pk=caller.user)
-
-
 def _ask(proposal: Proposal) -> Ask:
     closed = proposal.closed
     return Ask(
@@ -127,7 +120,7 @@ def _ask(proposal: Proposal) -> Ask:
 
 @transaction.atomic
 def _permit(caller: Caller, proposal: Proposal) -> tuple[Decision, Answered | None]:
-    user = live_user(caller)
+    user = user_of_live_token(caller.token)
     decision = decide(user, _ask(proposal), k=settings.GRID_K, now=now())
     record(
         Verb.VALUE_RELEASED,

@@ -67,8 +67,29 @@ def reshape(self: torch.Tensor, size: list[int]) -> torch.Tensor:
     return torch.ops.aten.reshape.default(self, size)
 
 
+def select_scatter(self: torch.Tensor, src: torch.Tensor, dim: int, index: int) -> torch.Tensor:
+    """Checks on meta tensors too what the overload checks on values only."""
+    _fits(torch.ops.aten.select.int(self, dim, index), src)
+    return torch.ops.aten.select_scatter.default(self, src, dim, index)
+
+
+def slice_scatter(
+    self: torch.Tensor, src: torch.Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> torch.Tensor:
+    """Checks on meta tensors too what the overload checks on values only."""
+    _fits(torch.ops.aten.slice.Tensor(self, dim, start, end, step), src)
+    return torch.ops.aten.slice_scatter.default(self, src, dim, start, end, step)
+
+
+def _fits(part: torch.Tensor, src: torch.Tensor) -> None:
+    if part.shape != src.shape:
+        raise ValueError(f"cannot write {tuple(src.shape)} into a part of shape {tuple(part.shape)}")
+
+
 TOTAL: dict[str, Callable[..., Any]] = {
     "aten::index_select": index_select,
+    "aten::select_scatter": select_scatter,
+    "aten::slice_scatter": slice_scatter,
     "aten::view": reshape,
     "aten::_unsafe_view": reshape,
 }
@@ -80,12 +101,17 @@ def _overload(name: str) -> Any:
     return getattr(getattr(torch.ops.aten, packet), overload or "default")
 
 
-def _parameter(argument: Any) -> Parameter:
+def _parameter(argument: Any, *, total: bool) -> Parameter:
     kind = str(argument.real_type)
     optional = kind.startswith("Optional[")
+    kind = kind.removeprefix("Optional[")[:-1] if optional else kind
+    if kind == "List[int]" and argument.N is not None:
+        kind = "List[int] or int"
+    elif kind == "Tensor" and total:
+        kind = "Reference"
     return Parameter(
         argument.name,
-        kind.removeprefix("Optional[")[:-1] if optional else kind,
+        kind,
         optional,
         not argument.has_default_value(),
         argument.default_value if argument.has_default_value() else None,
@@ -100,11 +126,11 @@ def _target(name: str) -> Target:
         raise InternalError(f"{name} changes its inputs and cannot be in the table of operations.")
     if not all(str(returned.type) == "Tensor" for returned in schema.returns):
         raise InternalError(f"{name} returns something that is not a tensor.")
-    parameters = tuple(_parameter(argument) for argument in schema.arguments)
+    parameters = tuple(_parameter(argument, total=name in TOTAL) for argument in schema.arguments)
     return Target(name, TOTAL.get(name, overload), parameters, len(schema.returns))
 
 
-_SELF = Parameter("self", "Tensor", False, True, None, False)
+_SELF = Parameter("self", "Reference", False, True, None, False)
 TARGETS: dict[str, Target] = {name: _target(name) for name in TABLE if name.startswith("aten::")} | {
     "grid::column": Target(
         "grid::column", torch.tensor, (_SELF, Parameter("names", "str", False, True, None, False)), 1
@@ -156,7 +182,7 @@ def _checked(target: Target, parameter: Parameter, value: Any) -> Any:
         return value.name
     if parameter.type == "MemoryFormat":
         return None
-    if parameter.type == "List[int]":
+    if parameter.type.startswith("List[int]"):
         value = value if isinstance(value, list) else [value]
         if parameter.name in SIZES and any(not -1 <= extent <= MAX_EXTENT for extent in value):
             raise _wrong(target, f"expects extents of at most 2**40 (or -1) for {parameter.name!r}")
@@ -165,6 +191,10 @@ def _checked(target: Target, parameter: Parameter, value: Any) -> Any:
 
 def _int(value: Any) -> bool:
     return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _ints(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= MAX_LIST and all(map(_int, value))
 
 
 def _number(value: Any) -> bool:
@@ -178,12 +208,12 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "List[Tensor]": lambda value: (
         isinstance(value, list) and 0 < len(value) <= MAX_TENSORS and all(isinstance(item, Ref) for item in value)
     ),
+    "Reference": lambda value: isinstance(value, Ref),
     "int": _int,
     "number": _number,
     "bool": lambda value: isinstance(value, bool),
-    "List[int]": lambda value: (
-        _int(value) or (isinstance(value, list) and len(value) <= MAX_LIST and all(map(_int, value)))
-    ),
+    "List[int]": _ints,
+    "List[int] or int": lambda value: _int(value) or _ints(value),
     "ScalarType": lambda value: isinstance(value, Dtype) and value.name in DTYPES,
     # All our values are; what else there is would only change how they lie in memory.
     "MemoryFormat": lambda value: value == "contiguous_format",
@@ -192,11 +222,13 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 }
 _WORDS = {
     "Tensor": "a value",
+    "Reference": "a value",
     "List[Tensor]": f"a list of 1 to {MAX_TENSORS} values",
     "int": "an integer of 64 bits",
     "number": "a number",
     "bool": "true or false",
     "List[int]": f"a list of at most {MAX_LIST} integers",
+    "List[int] or int": f"a list of at most {MAX_LIST} integers",
     "ScalarType": f"a dtype among {', '.join(DTYPES)}",
     "str": "a text",
     "List[str]": "a list of texts",

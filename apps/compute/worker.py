@@ -96,7 +96,7 @@ class Session:
     def propose(self, question: messages.Propose) -> messages.Proposal:
         """Label, lineage and cost of a value. A small public tensor comes along."""
         fact = self.program.fact(question.value)
-        plan = self.program.plan(question.value, self.reader.has, self.reader.nbytes)
+        plan = self.program.plan(question.value, self.reader.has)
         value = None
         if fact.label.kind == PUBLIC and fact.table is None and fact.nbytes <= INLINE_LIMIT:
             value = bytes(raw_bytes(self.reader.value(question.value, plan.order)))
@@ -118,7 +118,7 @@ class Session:
     def evaluate(self, question: messages.Evaluate) -> messages.Value:
         """The value itself: inline, or written to the path."""
         fact = self.program.fact(question.value)
-        plan = self.program.plan(question.value, self.reader.has, self.reader.nbytes)
+        plan = self.program.plan(question.value, self.reader.has)
         value = self.reader.value(question.value, plan.order)
         data = raw_bytes(value) if isinstance(value, torch.Tensor) else _stream(value)
         header = TensorHeader(fact.dtype, list(fact.shape), len(data))
@@ -210,7 +210,15 @@ def warm_up() -> None:
     data = bytes(16)
     digest = tensor_digest("float32", [2, 2], data)
     session.program.constants.put(digest, TensorHeader("float32", [2, 2], len(data)), data, None)
-    given: dict[str, Any] = {"Tensor": Ref(0), "List[Tensor]": [Ref(0)], "int": 0, "number": 1.0, "List[int]": [0]}
+    given: dict[str, Any] = {
+        "Tensor": Ref(0),
+        "List[Tensor]": [Ref(0)],
+        "int": 0,
+        "number": 1.0,
+        "List[int]": [0],
+        "List[int] or int": [0],
+        "Reference": Ref(0),
+    }
     nodes = [Node(0, CONSTANT, [digest])]
     for number, target in enumerate(TARGETS.values(), 1):
         required = [parameter for parameter in target.parameters if parameter.required and not parameter.keyword]

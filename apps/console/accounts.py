@@ -1,4 +1,4 @@
-"""Accounts in the console: make one, close it, open it again, change roles; teams; tokens to look at and to revoke."""
+"""Accounts and teams in the console: make, close, open again, roles, passwords, members."""
 
 from __future__ import annotations
 
@@ -6,184 +6,237 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponseRedirect
-from django.shortcuts import redirect
-from django.urls import reverse_lazy
-from unfold.decorators import action, display
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+from unfold.decorators import display
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
-    UnfoldAdminPasswordWidget,
+    UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
 )
 
 from apps.accounts import actions as verbs
-from apps.accounts.models import AccessToken, Role, Team, User
-from apps.accounts.queries import teams_visible_to, tokens_visible_to, users_visible_to
-from apps.console.base import GridAdmin, attempt, person
-from gridclient.wire.errors import GridError
+from apps.accounts.models import Role, Team, User
+from apps.accounts.policies import can_manage_accounts
+from apps.accounts.queries import resolve_users, teams_visible_to, users_visible_to
+from apps.console.acts import Act
+from apps.console.base import GridAdmin, person
+from apps.console.password import TwicePassword, new_password_field
+from apps.console.show import Panel, lines, link, when
+
+STATUS = {"active": "success", "closed": "danger"}
 
 
-class NewUserForm(forms.ModelForm):
-    """Makes an account through the domain verb, so that its problems are the form's."""
+class _Roles(forms.ModelMultipleChoiceField):
+    def __init__(self) -> None:
+        super().__init__(Role.objects.all(), required=False, widget=UnfoldAdminCheckboxSelectMultipleWidget)
 
-    username = forms.CharField(widget=UnfoldAdminTextInputWidget)
-    password = forms.CharField(
-        widget=UnfoldAdminPasswordWidget, help_text="At least 8 characters, and not a common one."
+
+class _ByManager(Act):
+    @classmethod
+    def allowed(cls, user: User, obj: Any) -> bool:
+        return can_manage_accounts(user)
+
+
+class NewAccount(_ByManager):
+    label = "New account"
+    username = forms.CharField(
+        help_text="Lower case. It stays taken for ever, so that nobody inherits a name.",
+        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"}),
     )
-    roles = forms.ModelMultipleChoiceField(
-        Role.objects.all(), required=False, widget=UnfoldAdminCheckboxSelectMultipleWidget
-    )
-    by: User | None = None
+    password = new_password_field()
+    roles = _Roles()
 
-    class Meta:
-        model = User
-        fields = ["username", "password", "roles"]
-
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or {}
-        if not self.errors:
-            try:
-                self.instance = verbs.create_user(
-                    username=cleaned["username"],
-                    password=cleaned["password"],
-                    roles=[role.pk for role in cleaned["roles"]],
-                    by=self.by,
-                )
-            except GridError as error:
-                raise forms.ValidationError(error.message) from error
-        return cleaned
-
-    def _post_clean(self) -> None:
-        """The verb has checked everything and saved."""
-
-    def save(self, commit: bool = True) -> User:
-        return self.instance
-
-    def save_m2m(self) -> None:
-        """The verb has set the roles."""
+    def run(self) -> User:
+        words = self.cleaned_data
+        return verbs.create_user(
+            username=words["username"],
+            password=words["password"],
+            roles=[role.pk for role in words["roles"]],
+            by=self.user,
+        )
 
 
-class RolesForm(forms.ModelForm):
-    roles = forms.ModelMultipleChoiceField(
-        Role.objects.all(), required=False, widget=UnfoldAdminCheckboxSelectMultipleWidget
-    )
+class ChangeRoles(_ByManager):
+    label = "Change roles"
+    note = "They hold at once, also in open sessions."
+    roles = _Roles()
 
-    class Meta:
-        model = User
-        fields = ["roles"]
+    def __init__(self, *args: Any, obj: User, **kwargs: Any) -> None:
+        kwargs.setdefault("initial", {"roles": [role.pk for role in obj.roles.all()]})
+        super().__init__(*args, obj=obj, **kwargs)
+
+    def run(self) -> str:
+        verbs.set_roles(self.obj, roles=[role.pk for role in self.cleaned_data["roles"]], by=self.user)
+        return f"The roles of {self.obj.username} are changed."
+
+
+class SetPassword(_ByManager, TwicePassword):
+    label = "Set a new password"
+    note = "Every sign-in of this account ends. Tell the person the new password in another way than by the console."
+
+    @classmethod
+    def possible(cls, user: User, obj: User) -> bool:
+        return not obj.is_federated and obj.is_active and obj.pk != user.pk
+
+    def run(self) -> str:
+        verbs.set_password(self.obj, password=self.cleaned_data["password"], by=self.user)
+        return f"{self.obj.username} has a new password."
+
+
+class Close(_ByManager):
+    label = "Close account"
+    note = "Its tokens and its sessions end now. The name stays taken; you can open the account again."
+    tone = "danger"
+
+    @classmethod
+    def possible(cls, user: User, obj: User) -> bool:
+        return obj.is_active
+
+    def run(self) -> str:
+        verbs.deactivate(self.obj, by=self.user)
+        return f"{self.obj.username} is closed: tokens and sessions have ended."
+
+
+class Reopen(_ByManager):
+    label = "Open account again"
+    note = "Tokens that were revoked stay so."
+
+    @classmethod
+    def possible(cls, user: User, obj: User) -> bool:
+        return not obj.is_active
+
+    def run(self) -> str:
+        verbs.reactivate(self.obj, by=self.user)
+        return f"{self.obj.username} may sign in again."
 
 
 @admin.register(User)
 class UserAdmin(GridAdmin):
-    list_display = ["username", "role_names", "status", "vouched_by", "created", "last_login"]
+    plural = "Accounts"
+    empty = "An account for each person. Make the first one with the button above."
+    new = NewAccount
+    acts = (ChangeRoles, SetPassword, Close, Reopen)
+    list_display = ["username", "role_names", "status", "vouched_by", "made_at", "signed_in"]
     list_filter = ["is_active", "roles"]
     search_fields = ["username"]
-    readonly_fields = ["username", "status", "vouched_by", "created", "last_login"]
-    actions_detail = ["deactivate", "reactivate"]
+    search_help_text = "Search by username"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         return users_visible_to(person(request)).prefetch_related("roles")
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return person(request).has("accounts.manage")
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return person(request).has("accounts.manage")
-
-    def has_switch_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        return person(request).has("accounts.manage")
-
-    def get_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
-        return ["username", "password", "roles"] if obj is None else ["roles", *self.readonly_fields]
-
-    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
-        return [] if obj is None else self.readonly_fields
-
-    def get_form(self, request: HttpRequest, obj: User | None = None, change: bool = False, **kwargs: Any) -> Any:
-        if obj is not None:
-            return super().get_form(request, obj, change, form=RolesForm, **kwargs)
-        return type("NewUser", (NewUserForm,), {"by": person(request)})
-
-    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
-        """Accounts are saved by verbs: creation in the form, roles in `save_related`."""
-
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        if change and "roles" in form.changed_data:
-            roles = [role.pk for role in form.cleaned_data["roles"]]
-            attempt(
-                request,
-                lambda: verbs.set_roles(form.instance, roles=roles, by=person(request)),
-                "The new roles hold from now on.",
+    def panels(self, user: User, obj: User) -> list[Panel]:
+        return [
+            Panel(
+                "Account",
+                [
+                    ("Username", obj.username),
+                    ("State", self.status(obj)),
+                    ("Roles", self.role_names(obj)),
+                    ("Teams", [link(user, team) for team in obj.teams.all()]),
+                    ("Signs in through", self.vouched_by(obj)),
+                    ("Made", obj.created),
+                    ("Last sign-in", obj.last_login or "never"),
+                ],
             )
+        ]
 
     @display(description="roles")
     def role_names(self, user: User) -> str:
         return ", ".join(role.title for role in user.roles.all()) or "none"
 
-    @display(description="status", label={"active": "success", "closed": "danger"})
+    @display(description="state", ordering="is_active", label=STATUS)
     def status(self, user: User) -> str:
         return "active" if user.is_active else "closed"
 
-    @display(description="signs in through")
+    @display(description="signs in through", ordering="federated_key")
     def vouched_by(self, user: User) -> str:
         return "a network" if user.is_federated else "this deployment"
 
-    @action(description="Close account", url_path="deactivate", permissions=["switch"])
-    def deactivate(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
-        user = users_visible_to(person(request)).get(pk=object_id)
-        attempt(
-            request,
-            lambda: verbs.deactivate(user, by=person(request)),
-            f"{user.username} is closed: tokens and sessions have ended. The name stays taken.",
-        )
-        return redirect("admin:accounts_user_change", object_id)
+    @display(description="made", ordering="created")
+    def made_at(self, user: User) -> str:
+        return when(user.created)
 
-    @action(description="Open account again", url_path="reactivate", permissions=["switch"])
-    def reactivate(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
-        user = users_visible_to(person(request)).get(pk=object_id)
-        attempt(request, lambda: verbs.reactivate(user, by=person(request)), f"{user.username} may sign in again.")
-        return redirect("admin:accounts_user_change", object_id)
+    @display(description="last sign-in", ordering="last_login")
+    def signed_in(self, user: User) -> str:
+        return when(user.last_login)
+
+
+class _Members(forms.CharField):
+    def __init__(self) -> None:
+        super().__init__(
+            required=False,
+            label="Members",
+            help_text="Usernames, one on each line.",
+            widget=UnfoldAdminTextareaWidget(attrs={"rows": 6, "spellcheck": "false"}),
+        )
+
+
+class NewTeam(_ByManager):
+    label = "New team"
+    slug_field = forms.CharField(
+        label="Short name",
+        help_text="Grants name it as team:short-name.",
+        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"}),
+    )
+    name = forms.CharField(label="Name", required=False, widget=UnfoldAdminTextInputWidget)
+    members = _Members()
+
+    def run(self) -> Team:
+        words = self.cleaned_data
+        people = resolve_users(words["members"].split())
+        return verbs.create_team(slug=words["slug_field"], name=words["name"], members=people, by=self.user)
+
+
+class ChangeMembers(_ByManager):
+    label = "Change members"
+    note = "Who leaves loses what the team was given, at once."
+    members = _Members()
+
+    def __init__(self, *args: Any, obj: Team, **kwargs: Any) -> None:
+        kwargs.setdefault("initial", {"members": "\n".join(user.username for user in obj.members.all())})
+        super().__init__(*args, obj=obj, **kwargs)
+
+    def run(self) -> str:
+        wanted = {name.lower() for name in self.cleaned_data["members"].split()}
+        # A closed account that is a member may stay one; only an active one can become one.
+        staying = [user for user in self.obj.members.all() if user.username in wanted]
+        joining = resolve_users(sorted(wanted - {user.username for user in staying}))
+        verbs.set_members(self.obj, members=[*staying, *joining], by=self.user)
+        return f"{self.obj.name} has {len(staying) + len(joining)} members."
 
 
 @admin.register(Team)
 class TeamAdmin(GridAdmin):
-    list_display = ["name", "slug", "size", "created"]
+    plural = "Teams"
+    empty = "A team is given rights together. An administrator makes one; grants then name it as team:short-name."
+    new = NewTeam
+    acts = (ChangeMembers,)
+    list_display = ["name", "slug", "size", "made_at"]
     search_fields = ["name", "slug"]
-    fields = ["slug", "name", "members", "created"]
-    filter_horizontal = ["members"]
-    readonly_fields = ["created"]
+    search_help_text = "Search by name"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Team]:
-        return teams_visible_to(person(request)).prefetch_related("members")
+        return teams_visible_to(person(request)).annotate(size=Count("members", distinct=True))
 
-    @display(description="members")
-    def size(self, team: Team) -> int:
-        return len(team.members.all())
+    def panels(self, user: User, obj: Team) -> list[Panel]:
+        members = [link(user, member) for member in obj.members.order_by("username")]
+        return [
+            Panel(
+                "Team",
+                [
+                    ("Name", obj.name),
+                    ("In grants", f"team:{obj.slug}"),
+                    ("Members", lines(members) or "nobody yet"),
+                    ("Made", obj.created),
+                ],
+            )
+        ]
 
+    @display(description="members", ordering="size")
+    def size(self, team: Any) -> int:
+        return int(team.size)
 
-@admin.register(AccessToken)
-class AccessTokenAdmin(GridAdmin):
-    list_display = ["__str__", "user", "name", "kind", "status", "created", "expires", "last_used"]
-    list_filter = ["kind"]
-    search_fields = ["name", "user__username", "prefix"]
-    list_select_related = ["user"]
-    fields = ["user", "name", "kind", "prefix", "created", "expires", "revoked_at", "last_used"]
-    actions_detail = ["revoke"]
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[AccessToken]:
-        return tokens_visible_to(person(request))
-
-    @display(description="status", label={"good": "success", "revoked": "danger"})
-    def status(self, token: AccessToken) -> str:
-        return "good" if token.revoked_at is None else "revoked"
-
-    @action(description="Revoke", url_path="revoke")
-    def revoke(self, request: HttpRequest, object_id: int) -> HttpResponseRedirect:
-        token = tokens_visible_to(person(request)).get(pk=object_id)
-        attempt(
-            request,
-            lambda: verbs.revoke_token(token, by=person(request)),
-            "The token is worth nothing any more; connections that were opened with it are closed.",
-        )
-        return redirect(reverse_lazy("admin:accounts_accesstoken_change", args=[object_id]))
+    @display(description="made", ordering="created")
+    def made_at(self, team: Team) -> str:
+        return when(team.created)

@@ -5,19 +5,49 @@ from __future__ import annotations
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from unfold.decorators import display
 
+from apps.accounts.models import User
 from apps.compute.models import StoredAnswer
 from apps.console.base import GridAdmin, person
-from apps.permissions.queries import datasets_visible_to
+from apps.console.filters import ByDataset
+from apps.console.show import Panel, link, times, when
 
 
 @admin.register(StoredAnswer)
 class StoredAnswerAdmin(GridAdmin):
-    list_display = ["question", "dataset", "version", "created"]
-    list_filter = ["dataset"]
+    plural = "Released aggregates"
+    empty = "Each exact count, sum or mean of your data that left this node appears here, once for each data version."
+    role = "node"
+    list_display = ["question", "on", "version", "shape_shown", "released"]
+    list_filter = [ByDataset]
+    search_fields = ["question", "dataset__slug"]
+    search_help_text = "Search by question or dataset"
     list_select_related = ["dataset"]
-    fields = ["question", "dataset", "version", "dtype", "shape", "created"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[StoredAnswer]:
-        visible = datasets_visible_to(person(request))
-        return super().get_queryset(request).filter(dataset__in=visible)
+        found = super().get_queryset(request).defer("data")
+        user = person(request)
+        return found if user.has("everything.read") else found.filter(dataset__ownership__owner=user)
+
+    def panels(self, user: User, obj: StoredAnswer) -> list[Panel]:
+        facts = [
+            ("Question", obj.question),
+            ("Dataset", link(user, obj.dataset)),
+            ("Version", obj.version),
+            ("What left", f"{times(obj.shape)} ({obj.dtype})"),
+            ("First released", obj.created),
+        ]
+        return [Panel("Released aggregate", facts)]
+
+    @display(description="dataset", ordering="dataset__slug")
+    def on(self, answer: StoredAnswer) -> str:
+        return answer.dataset.slug
+
+    @display(description="shape")
+    def shape_shown(self, answer: StoredAnswer) -> str:
+        return times(answer.shape)
+
+    @display(description="released", ordering="created")
+    def released(self, answer: StoredAnswer) -> str:
+        return when(answer.created)

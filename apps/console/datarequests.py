@@ -2,36 +2,110 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
+from django import forms
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
-from django.db.models import Count, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import get_object_or_404, redirect
-from django.urls import path
+from django.db.models import Count, Prefetch, Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.utils.dateparse import parse_datetime
 from unfold.decorators import display
 
-from apps.console.base import GridAdmin, attempt, person
+from apps.accounts.models import User
+from apps.console.acts import Act, reason_field
+from apps.console.base import GridAdmin, person
+from apps.console.filters import ByInput
+from apps.console.show import Panel, link, page_of, times, when
 from apps.datarequests import actions as verbs
-from apps.datarequests.models import DataRequest
+from apps.datarequests.models import DataRequest, RequestInput
 from apps.datarequests.policies import can_approve, can_decide
 from apps.datarequests.queries import requests_i_may_decide, requests_visible_to, visible_inputs, words_for
 from apps.datarequests.transitions import State
+from apps.permissions.queries import datasets_visible_to
 
-LABELS = {
+TONES = {
     State.SUBMITTED: "warning",
     State.APPROVED: "info",
     State.DELIVERED: "success",
     State.DENIED: "danger",
     State.WITHDRAWN: "default",
 }
+LABEL_WORDS = {
+    "rows": "values of single people",
+    "agg": "a sum over people, exact",
+    "tainted": "depends on private values in a way that no rule bounds",
+}
+EARLIER = 5
+
+
+class _Decide(Act):
+    """The page sends `seen`, the stamp of what the person looked at; each showing of the form has a fresh one."""
+
+    reason = reason_field("The requester reads it.")
+
+    @classmethod
+    def allowed(cls, user: User, obj: DataRequest) -> bool:
+        # Once it is decided, who comes late is told what became of it.
+        late = obj.state != State.SUBMITTED and obj.requester_id != user.pk and _decides(user)
+        return late or can_decide(user, obj)
+
+    @classmethod
+    def possible(cls, user: User, obj: DataRequest) -> bool:
+        return can_decide(user, obj)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        cleaned["seen"] = parse_datetime(self.data.get("seen", ""))
+        if cleaned["seen"] is None:
+            raise forms.ValidationError("This page was incomplete. Read the request again, then decide.")
+        return cleaned
+
+
+class Approve(_Decide):
+    label = "Approve"
+    tone = "good"
+
+    @classmethod
+    def possible(cls, user: User, obj: DataRequest) -> bool:
+        return can_approve(user, obj)
+
+    def run(self) -> str:
+        words = self.cleaned_data
+        verbs.approve(self.obj, reason=words["reason"], seen=words["seen"], by=self.user)
+        return "Approved. The program runs now, and the requester receives its answer."
+
+
+class Deny(_Decide):
+    label = "Deny"
+    tone = "danger"
+
+    def run(self) -> str:
+        words = self.cleaned_data
+        verbs.deny(self.obj, reason=words["reason"], seen=words["seen"], by=self.user)
+        return "Denied. The requester sees your reason."
+
+
+class Withdraw(Act):
+    label = "Withdraw"
+    note = "Nobody decides on it any more. You can ask again."
+    tone = "danger"
+
+    @classmethod
+    def allowed(cls, user: User, obj: DataRequest) -> bool:
+        return obj.requester_id == user.pk
+
+    @classmethod
+    def possible(cls, user: User, obj: DataRequest) -> bool:
+        return obj.state == State.SUBMITTED
+
+    def run(self) -> str:
+        verbs.withdraw(self.obj, by=self.user)
+        return "Withdrawn."
 
 
 class NeedsMe(admin.SimpleListFilter):
-    """Opens on what waits for the person who looks; the address is the filter."""
+    """The list opens on what waits for the person who looks; the address is the filter."""
 
     title = "whose turn it is"
     parameter_name = "turn"
@@ -47,23 +121,95 @@ class NeedsMe(admin.SimpleListFilter):
 
 @admin.register(DataRequest)
 class DataRequestAdmin(GridAdmin):
-    list_display = ["asked_for", "who", "why", "columns", "status", "created"]
-    list_filter = [NeedsMe, "state", "inputs__dataset"]
+    plural = "Requests"
+    empty = "What people ask for, beyond what they were granted, waits here for a decision. Nobody has asked yet."
+    role = "node"
+    acts = (Approve, Deny, Withdraw)
+    page_template = "console/request.html"
+    list_display = ["asked_for", "who", "why", "columns", "status", "asked"]
+    list_filter = [NeedsMe, "state", ByInput]
     search_fields = ["requester__username", "reason"]
+    search_help_text = "Search by requester or reason"
     ordering = ["created"]
-    fields: list[str] = []
-    change_form_outer_before_template = "console/request.html"
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[DataRequest]:
-        return requests_visible_to(person(request)).prefetch_related("inputs__dataset")
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return person(request).is_staff
+        return super().has_view_permission(request, obj) or (
+            person(request).is_staff and requests_visible_to(person(request)).exists()
+        )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DataRequest]:
+        user = person(request)
+        inputs = RequestInput.objects.select_related("dataset")
+        if not (user.has("requests.review") or user.has("everything.read")):
+            # A program may read, beside mine, a dataset that I may not know of.
+            inputs = inputs.filter(Q(dataset__in=datasets_visible_to(user)) | Q(request__requester=user))
+        known = Prefetch("inputs", inputs, to_attr="known_inputs")
+        return requests_visible_to(user).prefetch_related(known)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if not request.GET and self.has_view_permission(request) and requests_i_may_decide(person(request)).exists():
+            return redirect(f"{request.path}?turn=me")
+        return super().changelist_view(request, extra_context)
+
+    def heading(self, user: User, obj: DataRequest) -> str:
+        return f"{shape_words(obj)} for {obj.requester.username}"
+
+    def panels(self, user: User, obj: DataRequest) -> list[Panel]:
+        known = visible_inputs(user, [obj])
+        asked: list[tuple[str, Any]] = [("Requester", link(user, obj.requester)), ("Why", obj.reason)]
+        for entry in obj.inputs.all():
+            if entry.dataset_id in known:
+                asked += [
+                    ("Dataset", link(user, entry.dataset, f"{entry.dataset.name} ({entry.dataset.slug})")),
+                    ("Version", entry.version),
+                    ("Columns", _columns(entry)),
+                ]
+            else:
+                asked += [("Dataset", "one that is not for you")]
+        asked += [
+            ("What would leave", f"{shape_words(obj)}"),
+            ("That is", LABEL_WORDS.get(obj.label, obj.label)),
+        ]
+        course: list[tuple[str, Any]] = [("Asked", obj.created)]
+        if obj.state == State.WITHDRAWN:
+            course += [("Withdrawn", obj.updated)]
+        if obj.decided_by is not None:
+            course += [
+                ("Denied by" if obj.state == State.DENIED else "Approved by", link(user, obj.decided_by)),
+                ("Decided", obj.decided_at),
+                ("Reason of the decision", obj.decision_reason),
+            ]
+        course += [("Answered", obj.answered_at), ("Delivered", obj.delivered_at), ("Failure", obj.failure)]
+        return [Panel("What is asked for", asked), Panel("What has happened", course)]
+
+    def context(self, request: HttpRequest, user: User, obj: DataRequest) -> dict[str, Any]:
+        turn = list(requests_i_may_decide(user).exclude(pk=obj.pk))
+        following = [each for each in turn if (each.created, each.pk) > (obj.created, obj.pk)] or turn
+        earlier = requests_visible_to(user).filter(requester=obj.requester).exclude(pk=obj.pk)
+        counts = earlier.order_by("state").values_list("state").annotate(Count("pk"))
+        return {
+            "item": obj,
+            "seen": obj.updated.isoformat(),
+            "words": words_for(obj, visible_inputs(user, [obj])),
+            "state": State(obj.state).label,
+            "tone": TONES[State(obj.state)],
+            "counts": [(State(state).label, number) for state, number in counts],
+            "earlier": [
+                (page_of(each), shape_words(each), State(each.state).label, when(each.created))
+                for each in earlier.order_by("-created")[:EARLIER]
+            ],
+            "waiting": len(turn),
+            "next_request": page_of(following[0]) if following else "",
+            "own": obj.requester_id == user.pk,
+            "undecided": obj.state == State.SUBMITTED,
+            "closed_account": can_decide(user, obj) and not can_approve(user, obj),
+        }
 
     @display(description="asked for")
-    def asked_for(self, item: DataRequest) -> str:
-        names = ", ".join(sorted({entry.dataset.slug for entry in item.inputs.all()}))
-        return f"{shape_words(item)} from {names}"
+    def asked_for(self, item: Any) -> str:
+        names = [entry.dataset.slug for entry in item.known_inputs]
+        hidden = ["another dataset"] if len(names) < len(item.inputs.all()) else []
+        return f"{shape_words(item)} from {', '.join([*sorted(set(names)), *hidden])}"
 
     @display(description="who", ordering="requester__username")
     def who(self, item: DataRequest) -> str:
@@ -74,87 +220,30 @@ class DataRequestAdmin(GridAdmin):
         return item.reason if len(item.reason) <= 60 else item.reason[:59] + "…"
 
     @display(description="columns")
-    def columns(self, item: DataRequest) -> str:
-        return column_words(item)
+    def columns(self, item: Any) -> str:
+        return "; ".join(_columns(entry) for entry in item.known_inputs)
 
-    @display(description="state", ordering="state", label=LABELS)
-    def status(self, item: DataRequest) -> tuple[str, str]:
-        return item.state, State(item.state).label
+    @display(description="state", ordering="state", label={State(state).label: tone for state, tone in TONES.items()})
+    def status(self, item: DataRequest) -> str:
+        return State(item.state).label
 
-    def get_urls(self) -> list[Any]:
-        decide = path(
-            "<uuid:pk>/<str:decision>/", self.admin_site.admin_view(self.decide), name="datarequests_datarequest_decide"
-        )
-        return [decide, *super().get_urls()]
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        if not request.GET and requests_i_may_decide(person(request)).exists():
-            return redirect(f"{request.path}?turn=me")
-        return super().changelist_view(request, {**(extra_context or {}), "title": "Requests"})
-
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        item = self.get_object(request, object_id)
-        extra = {"show_save": False, "show_save_and_continue": False, "show_close": False, **(extra_context or {})}
-        if item is not None:
-            extra |= self._page(request, item)
-        return super().change_view(request, object_id, form_url, extra)
-
-    def _page(self, request: HttpRequest, item: DataRequest) -> dict[str, Any]:
-        viewer = person(request)
-        turn = list(requests_i_may_decide(viewer).exclude(pk=item.pk).values_list("pk", "created"))
-        later = [pk for pk, created in turn if created > item.created]
-        earlier = requests_visible_to(viewer).filter(requester=item.requester).exclude(pk=item.pk)
-        return {
-            "item": item,
-            "title": f"{shape_words(item)} for {item.requester.username}",
-            "words": words_for(item, visible_inputs(viewer, [item])),
-            "inputs": [
-                (entry.dataset, entry.version, entry.columns) for entry in item.inputs.select_related("dataset")
-            ],
-            "shape": shape_words(item),
-            "label": LABEL_WORDS.get(item.label, item.label),
-            "status": State(item.state).label,
-            "variant": LABELS[State(item.state)],
-            "may_decide": can_decide(viewer, item),
-            "may_approve": can_approve(viewer, item),
-            "history": dict(earlier.values_list("state").annotate(Count("pk")).order_by("state")),
-            "next_request": later[0] if later else (turn[0][0] if turn else None),
-        }
-
-    def decide(self, request: HttpRequest, pk: Any, decision: str) -> HttpResponseRedirect:
-        """A decision from the page's form. Twice the same button is harmless: the second is told what became of it."""
-        verb = {"approve": verbs.approve, "deny": verbs.deny}.get(decision)
-        if verb is None or request.method != "POST":
-            raise PermissionDenied
-        item = get_object_or_404(requests_visible_to(person(request)), pk=pk)
-        seen: datetime | None = parse_datetime(request.POST.get("seen", ""))
-        reason = request.POST.get("reason", "")
-        done = {
-            "approve": "Approved: the program runs now, and the requester receives its answer.",
-            "deny": "Denied: the requester sees your reason.",
-        }
-        attempt(request, lambda: verb(item, reason=reason, by=person(request), seen=seen), done[decision])
-        return redirect("admin:datarequests_datarequest_change", pk)
-
-
-LABEL_WORDS = {
-    "rows": "rows of single people",
-    "agg": "a sum over people, exact",
-    "tainted": "depends on private values in a way that no rule bounds",
-}
+    @display(description="asked", ordering="created")
+    def asked(self, item: DataRequest) -> str:
+        return when(item.created)
 
 
 def shape_words(item: DataRequest) -> str:
-    """What would leave, in words: "one number (float64)", "84 x 2 numbers (float64)"."""
+    """What would leave, in words: "one number", "84 × 2 numbers", "a table of 84 × 3"."""
     if item.kind == "table":
-        return "a table of " + " x ".join(str(extent) for extent in item.shape)
-    if not item.shape:
-        return f"one number ({item.dtype})"
-    return f"{' x '.join(str(extent) for extent in item.shape)} numbers ({item.dtype})"
+        return f"a table of {times(item.shape)}"
+    return f"{times(item.shape)} numbers ({item.dtype})" if item.shape else f"one number ({item.dtype})"
 
 
-def column_words(item: DataRequest) -> str:
-    parts = [", ".join(entry.columns) if entry.columns is not None else "all" for entry in item.inputs.all()]
-    return "; ".join(parts)
+def _columns(entry: RequestInput) -> str:
+    if entry.columns is None:
+        return "all"
+    return ", ".join(entry.columns) or "none: only the number of rows"
+
+
+def _decides(user: User) -> bool:
+    return user.has("requests.review") or user.has("datasets.publish")

@@ -11,78 +11,109 @@ from django.http import HttpRequest
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
-from apps.console.base import GridAdmin, attempt, person
-from apps.datasets.models import Dataset
+from apps.accounts.models import User
+from apps.console.acts import Act
+from apps.console.base import GridAdmin, person
+from apps.console.permissions import status_of
+from apps.console.show import Panel, column, link, times, when
+from apps.datasets.models import Dataset, Visibility
 from apps.permissions.actions import describe
 from apps.permissions.policies import can_grant
-from apps.permissions.queries import datasets_visible_to
+from apps.permissions.queries import datasets_visible_to, grants_visible_to
 
 
-class DescribeForm(forms.ModelForm):
-    """The public words of a dataset. Values change by publishing a new version."""
-
-    tag_list = forms.CharField(
-        label="tags", required=False, widget=UnfoldAdminTextInputWidget, help_text="Separated by commas."
+class Describe(Act):
+    label = "Change the description"
+    note = "These words are public to those who may see the dataset. The values change by publishing a new version."
+    name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
+    description = forms.CharField(
+        required=False, max_length=10_000, widget=UnfoldAdminTextareaWidget(attrs={"rows": 6})
     )
+    tags = forms.CharField(required=False, widget=UnfoldAdminTextInputWidget, help_text="Separated by commas.")
+    visibility = forms.ChoiceField(choices=Visibility.choices, widget=UnfoldAdminSelectWidget)
 
-    class Meta:
-        model = Dataset
-        fields = ["name", "description", "visibility"]
-        widgets = {
-            "name": UnfoldAdminTextInputWidget,
-            "description": UnfoldAdminTextareaWidget,
-            "visibility": UnfoldAdminSelectWidget,
+    def __init__(self, *args: Any, obj: Dataset, **kwargs: Any) -> None:
+        words = {
+            "name": obj.name,
+            "description": obj.description,
+            "tags": ", ".join(tag.text for tag in obj.tags.all()),
+            "visibility": obj.visibility,
         }
+        super().__init__(*args, obj=obj, initial=words, **kwargs)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.instance.pk and "tag_list" in self.fields:
-            self.fields["tag_list"].initial = ", ".join(tag.text for tag in self.instance.tags.all())
+    @classmethod
+    def allowed(cls, user: User, obj: Dataset) -> bool:
+        return can_grant(user, obj)
+
+    def run(self) -> str:
+        words: dict[str, Any] = {name: self.cleaned_data[name] for name in self.changed_data}
+        if "tags" in words:
+            words["tags"] = [tag.strip() for tag in words["tags"].split(",") if tag.strip()]
+        if not words:
+            return "Nothing was changed."
+        describe(self.obj, by=self.user, **words)
+        return f"Changed: {', '.join(words)}."
 
 
 @admin.register(Dataset)
 class DatasetAdmin(GridAdmin):
-    form = DescribeForm
-    list_display = ["name", "slug", "tag_names", "kind", "shape", "visibility", "owner", "created"]
+    plural = "Datasets"
+    empty = "Data owners publish with the client: grid.publish(...). What you may see of it then appears here."
+    role = "node"
+    acts = (Describe,)
+    page_template = "console/dataset.html"
+    list_display = ["name", "slug", "tag_names", "kind", "shape", "visibility", "owner", "published"]
     list_filter = ["visibility"]
     search_fields = ["name", "slug", "description", "tags__text"]
+    search_help_text = "Search by name, description or tag"
     list_select_related = ["ownership__owner"]
-    readonly_fields = ["slug", "owner", "created", "kind", "shape", "columns", "versions_list", "grants"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Dataset]:
         return datasets_visible_to(person(request)).prefetch_related("tags", "versions")
 
-    def get_fields(self, request: HttpRequest, obj: Dataset | None = None) -> list[str]:
-        words = ["name", "description", "tag_list" if self._mine(request, obj) else "tag_names", "visibility"]
-        return [*words, *self.get_readonly_fields(request, obj)]
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Dataset | None = None) -> list[str]:
-        return self.readonly_fields if self._mine(request, obj) else [*self.readonly_fields, "tag_names"]
-
-    def has_change_permission(self, request: HttpRequest, obj: Dataset | None = None) -> bool:
-        return obj is not None and self._mine(request, obj)
-
-    def _mine(self, request: HttpRequest, obj: Dataset | None) -> bool:
-        return obj is not None and can_grant(person(request), obj)
-
-    def save_model(self, request: HttpRequest, obj: Dataset, form: Any, change: bool) -> None:
-        words = form.cleaned_data
-        attempt(
-            request,
-            lambda: describe(
-                Dataset.objects.get(pk=obj.pk),
-                name=words["name"],
-                description=words["description"],
-                visibility=words["visibility"],
-                tags=[tag.strip() for tag in words["tag_list"].split(",") if tag.strip()],
-                by=person(request),
+    def panels(self, user: User, obj: Dataset) -> list[Panel]:
+        version = obj.current
+        return [
+            Panel(
+                "What it is",
+                [
+                    ("Name", obj.name),
+                    ("In programs", obj.slug),
+                    ("Description", obj.description),
+                    ("Tags", self.tag_names(obj)),
+                    ("Visibility", obj.get_visibility_display()),
+                    ("Owner", link(user, obj.ownership.owner)),
+                    ("Published", obj.created),
+                ],
             ),
-            "The new words are public to those who may see this dataset.",
-        )
+            Panel(
+                "What it declares",
+                [
+                    ("Kind", version.kind),
+                    ("Shape", self.shape(obj)),
+                    ("Number of rows", "public" if version.rows_public else "private: the shape is padded"),
+                    ("Type", version.dtype),
+                    ("Columns", [column(each) for each in version.columns] or "not declared"),
+                    ("People", "one row each" if version.entities == "rows" else "declared, not shown"),
+                    ("Most rows of one person", version.max_rows_per_entity),
+                    ("Missing values", _missing(version.missing)),
+                    ("Versions", [f"{each.number}: {each.created:%Y-%m-%d %H:%M} UTC" for each in obj.versions.all()]),
+                ],
+            ),
+        ]
+
+    def context(self, request: HttpRequest, user: User, obj: Dataset) -> dict[str, Any]:
+        given = grants_visible_to(user).filter(dataset=obj).select_related("user", "team", "dataset")
+        return {
+            "dataset": obj,
+            "mine": can_grant(user, obj),
+            "sees_grants": can_grant(user, obj) or user.has("everything.read"),
+            "grants": [grant for grant in given[:50] if status_of(grant) == "holds"],
+        }
 
     @display(description="tags")
     def tag_names(self, dataset: Dataset) -> str:
-        return ", ".join(tag.text for tag in dataset.tags.all())
+        return " ".join(tag.text for tag in dataset.tags.all())
 
     @display(description="kind")
     def kind(self, dataset: Dataset) -> str:
@@ -90,30 +121,16 @@ class DatasetAdmin(GridAdmin):
 
     @display(description="shape")
     def shape(self, dataset: Dataset) -> str:
-        return " x ".join(str(extent) for extent in dataset.current.shape)
+        return times(dataset.current.shape)
 
     @display(description="owner", ordering="ownership__owner__username")
     def owner(self, dataset: Dataset) -> str:
         return str(dataset.ownership.owner.username)
 
-    @display(description="columns")
-    def columns(self, dataset: Dataset) -> str:
-        return "\n".join(_column(column) for column in dataset.current.columns) or "not declared"
-
-    @display(description="versions")
-    def versions_list(self, dataset: Dataset) -> str:
-        return "\n".join(f"{version.number}: {version.created:%Y-%m-%d %H:%M}" for version in dataset.versions.all())
-
-    @display(description="who may use it")
-    def grants(self, dataset: Dataset) -> str:
-        given = dataset.grants.filter(revoked_at=None).select_related("user", "team")
-        return "\n".join(f"{grant.right}: {grant.user or grant.team}" for grant in given) or "nobody by a grant"
+    @display(description="published", ordering="created")
+    def published(self, dataset: Dataset) -> str:
+        return when(dataset.created)
 
 
-def _column(column: dict[str, Any]) -> str:
-    text = f"{column['name']}: {column['kind']}"
-    if column.get("low") is not None:
-        text += f", {column['low']:g} to {column['high']:g}"
-    if column.get("categories"):
-        text += f", one of {', '.join(column['categories'])}"
-    return text
+def _missing(rule: Any) -> Any:
+    return rule if isinstance(rule, (str, dict)) else str(rule)

@@ -2,76 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 
-from apps.accounts.queries import users_visible_to
+from apps.accounts.models import User
+from apps.accounts.queries import teams_visible_to, users_visible_to
 from apps.console.base import person
 from apps.console.datarequests import shape_words
+from apps.console.show import page_of, when
+from apps.core import clock
 from apps.datarequests.queries import requests_i_may_decide, requests_visible_to
 from apps.datarequests.transitions import State
-from apps.network.models import Node
+from apps.network.models import Announcement, Membership, Node
 from apps.network.models import State as NodeState
 from apps.network.queries import nodes_visible_to
 from apps.permissions.queries import datasets_visible_to, grants_visible_to
 
 SHOWN = 10
 
+# What waits for nobody in particular: what each role does here, for an empty home page.
+NEXT_STEPS = {
+    "datasets.publish": "Publish a dataset with the client, and give rights on it under Grants.",
+    "requests.review": "Requests for data appear here as soon as somebody asks for what no grant allows.",
+    "accounts.manage": "Make an account for each person under Accounts.",
+    "audit.read": "The audit log has everything that happened, in order.",
+}
+
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Fill the home page's context, for this person's eyes."""
+    user = person(request)
+    waiting, number = _needs_me(user)
     return {
         **context,
         "title": "Home",
-        "needs_me": _needs_me(request),
-        "counts": _counts(request),
-        "role": settings.GRID_ROLE,
+        "crumbs": [("Home", "")],
+        "needs_me": waiting,
+        "more": max(number - len(waiting), 0),
+        "more_url": reverse("admin:datarequests_datarequest_changelist") + "?turn=me",
+        "counts": _counts(user),
+        "steps": [text for capability, text in NEXT_STEPS.items() if user.has(capability)],
     }
 
 
-def _needs_me(request: HttpRequest) -> list[dict[str, str]]:
-    user = person(request)
-    waiting = [
-        {
-            "text": f"{item.requester.username} asks for {shape_words(item)}",
-            "why": item.reason,
-            "url": reverse("admin:datarequests_datarequest_change", args=[item.pk]),
-        }
-        for item in requests_i_may_decide(user)[:SHOWN]
+def _needs_me(user: User) -> tuple[list[dict[str, Any]], int]:
+    """The first of what waits for this person, oldest first, and how much there is in all."""
+    if settings.GRID_ROLE == "network":
+        nodes = Node.objects.filter(state=NodeState.PENDING).order_by("asked")
+        nodes = nodes if user.has("network.operate") else nodes.none()
+        return [
+            _row(f"{node.name} wants to join the network", node.url, node, when(node.asked)) for node in nodes[:SHOWN]
+        ], nodes.count()
+    asked = requests_i_may_decide(user)
+    rows = [
+        _row(f"{item.requester.username} asks for {shape_words(item)}", item.reason, item, when(item.created))
+        for item in asked[:SHOWN]
     ]
-    if user.has("network.operate"):
-        waiting += [
-            {
-                "text": f"{node.name} wants to join the network",
-                "why": node.url,
-                "url": reverse("admin:network_node_change", args=[node.pk]),
-            }
-            for node in Node.objects.filter(state=NodeState.PENDING)[:SHOWN]
-        ]
-    return waiting
+    frozen = Membership.objects.filter(frozen=True).first() if user.has("network.operate") else None
+    if frozen is not None:
+        rows.insert(0, _row("The network shows another key", frozen.problem, frozen, when(None)))
+    return rows, asked.count() + (frozen is not None)
 
 
-def _counts(request: HttpRequest) -> list[dict[str, Any]]:
-    user = person(request)
-    listed: list[tuple[str, Any, str]] = []
-    if settings.GRID_ROLE == "node":
-        listed += [
-            ("Datasets", datasets_visible_to(user), "datasets_dataset"),
-            ("Grants", grants_visible_to(user).filter(revoked_at=None), "permissions_grant"),
-            (
-                "Requests waiting",
-                requests_visible_to(user).filter(state=State.SUBMITTED),
-                "datarequests_datarequest",
-            ),
-        ]
-    else:
-        listed += [("Nodes", nodes_visible_to(user), "network_node")]
-    if user.has("accounts.manage") or user.has("everything.read"):
-        listed += [("Accounts", users_visible_to(user).filter(is_active=True), "accounts_user")]
+def _row(text: str, why: str, target: Model, moment: str) -> dict[str, str]:
+    return {"text": text, "why": why, "when": moment, "url": page_of(target)}
+
+
+def _counts(user: User) -> list[dict[str, Any]]:
+    """Numbers of what this person may look at, each a way to its list."""
+    live = Q(revoked_at=None) & (Q(expires=None) | Q(expires__gt=clock.now()))
+    node: list[tuple[str, str, str, Callable[[User], QuerySet[Any]]]] = [
+        ("Datasets", "datasets.dataset", "", datasets_visible_to),
+        ("Requests waiting", "datarequests.datarequest", "?state__exact=submitted",
+         lambda user: requests_visible_to(user).filter(state=State.SUBMITTED)),
+        ("Grants that hold", "permissions.grant", "?state=holds", lambda user: grants_visible_to(user).filter(live)),
+    ]  # fmt: skip
+    network: list[tuple[str, str, str, Callable[[User], QuerySet[Any]]]] = [
+        ("Nodes", "network.node", "?state__exact=approved",
+         lambda user: nodes_visible_to(user).filter(state=NodeState.APPROVED)),
+        ("Announced datasets", "network.announcement", "", lambda user: Announcement.objects.all()),
+    ]  # fmt: skip
+    people: list[tuple[str, str, str, Callable[[User], QuerySet[Any]]]] = [
+        (
+            "Accounts",
+            "accounts.user",
+            "?is_active__exact=1",
+            lambda user: users_visible_to(user).filter(is_active=True),
+        ),
+        ("Teams", "accounts.team", "", teams_visible_to),
+    ]
+    shown = [*(node if settings.GRID_ROLE == "node" else network), *people]
     return [
-        {"name": name, "number": rows.count(), "url": reverse(f"admin:{view}_changelist")}
-        for name, rows, view in listed
+        {"name": name, "number": rows(user).count(), "url": _list(label) + filtered}
+        for name, label, filtered, rows in shown
+        if user.has_perm(label.replace(".", ".view_"))
     ]
+
+
+def _list(label: str) -> str:
+    return reverse(f"admin:{label.replace('.', '_')}_changelist")

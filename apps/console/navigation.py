@@ -4,55 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.conf import settings
+from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
 
+from apps.accounts.models import AccessToken, Team, User
+from apps.audit.models import AuditEvent
+from apps.compute.models import StoredAnswer
 from apps.console.base import person
+from apps.datarequests.models import DataRequest
 from apps.datarequests.queries import requests_i_may_decide
+from apps.datasets.models import Dataset
+from apps.network.models import Announcement, Membership, Node
+from apps.permissions.models import Grant
 
-# title, icon, admin view, permission
-DATA = [
-    ("Requests", "inbox", "datarequests_datarequest", "datarequests.view_datarequest"),
-    ("Datasets", "database", "datasets_dataset", "datasets.view_dataset"),
-    ("Grants", "key", "permissions_grant", "permissions.view_grant"),
-    ("Released aggregates", "functions", "compute_storedanswer", "compute.view_storedanswer"),
-]
-NETWORK = [
-    ("Nodes", "hub", "network_node", "network.view_node"),
-    ("Announcements", "campaign", "network_announcement", "network.view_announcement"),
-]
-PEOPLE = [
-    ("Accounts", "person", "accounts_user", "accounts.view_user"),
-    ("Teams", "group", "accounts_team", "accounts.view_team"),
-    ("Access tokens", "vpn_key", "accounts_accesstoken", "accounts.view_accesstoken"),
-]
-OVERSIGHT = [("Audit log", "fact_check", "audit_auditevent", "audit.view_auditevent")]
-MEMBERSHIP = [("Membership", "hub", "network_membership", "network.view_membership")]
+# group -> (icon, model)
+GROUPS: dict[str, list[tuple[str, Any]]] = {
+    "Data": [("inbox", DataRequest), ("database", Dataset), ("key", Grant), ("functions", StoredAnswer)],
+    "Network": [("hub", Node), ("campaign", Announcement), ("hub", Membership)],
+    "People": [("person", User), ("group", Team), ("vpn_key", AccessToken)],
+    "Oversight": [("fact_check", AuditEvent)],
+}
 
 
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     """Groups of links. A link that a person may not open isn't shown, and would answer 403."""
-    node = settings.GRID_ROLE == "node"
-    groups = [
-        ("", [("Home", "home", "", "")]),
-        *([("Data", DATA), ("Network", MEMBERSHIP)] if node else [("Network", NETWORK)]),
-        ("People", PEOPLE),
-        ("Oversight", OVERSIGHT),
-    ]
-    return [
-        {"title": title, "separator": bool(title), "items": items}
-        for title, links in groups
-        if (items := [_item(request, *link) for link in links if _shown(request, link[3])])
-    ]
+    home = {"title": "Home", "icon": "home", "link": reverse("admin:index")}
+    groups = [{"title": "", "separator": False, "items": [home]}]
+    for title, links in GROUPS.items():
+        pages = [(icon, admin.site.get_model_admin(model)) for icon, model in links]
+        items = [_item(request, icon, page) for icon, page in pages if page.has_view_permission(request)]
+        if items:
+            groups.append({"title": title, "separator": True, "items": items})
+    return groups
 
 
-def _shown(request: HttpRequest, permission: str) -> bool:
-    return not permission or person(request).has_perm(permission)
-
-
-def _item(request: HttpRequest, title: str, icon: str, view: str, permission: str) -> dict[str, Any]:
-    item = {"title": title, "icon": icon, "link": reverse(f"admin:{view}_changelist" if view else "admin:index")}
-    if view == "datarequests_datarequest" and (number := requests_i_may_decide(person(request)).count()):
+def _item(request: HttpRequest, icon: str, page: Any) -> dict[str, Any]:
+    opts = page.opts
+    item = {
+        "title": page.plural,
+        "icon": icon,
+        "link": reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist"),
+    }
+    if page.model is DataRequest and (number := requests_i_may_decide(person(request)).count()):
         item["badge"] = str(number)
     return item

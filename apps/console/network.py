@@ -4,78 +4,241 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponseRedirect
-from django.shortcuts import get_object_or_404, redirect
-from unfold.decorators import action, display
+from django.http import HttpRequest
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminRadioSelectWidget
 
-from apps.console.base import GridAdmin, attempt, person
+from apps.accounts.models import User
+from apps.console.acts import Act, reason_field
+from apps.console.base import GridAdmin, person
+from apps.console.show import Panel, column, link, times, when
+from apps.core import clock, keys
 from apps.network import actions as verbs
-from apps.network.models import Announcement, Membership, Node
+from apps.network import membership
+from apps.network.models import NEXT, Announcement, Membership, Node, State
 from apps.network.queries import nodes_visible_to
+
+STATUS = {"pending": "warning", "approved": "success", "rejected": "danger", "removed": "danger"}
+
+
+class _ByOperator(Act):
+    @classmethod
+    def allowed(cls, user: User, obj: Any) -> bool:
+        return user.has("network.operate")
+
+
+class Approve(_ByOperator):
+    label = "Approve"
+    note = "The network calls the node's address first, to see that it holds the key that asked."
+    tone = "good"
+    reason = reason_field("The node's administrator reads it. May be empty.", required=False)
+
+    @classmethod
+    def possible(cls, user: User, obj: Node) -> bool:
+        return State.APPROVED in NEXT[State(obj.state)]
+
+    def run(self) -> str:
+        verbs.approve(self.obj, by=self.user, reason=self.cleaned_data["reason"])
+        return f"{self.obj.name} is a member; its datasets can be found now."
+
+
+class Reject(_ByOperator):
+    label = "Reject"
+    note = "It isn't let in, and the name it asked for is free again."
+    tone = "danger"
+    reason = reason_field("The node's administrator reads it.")
+
+    @classmethod
+    def possible(cls, user: User, obj: Node) -> bool:
+        return State.REJECTED in NEXT[State(obj.state)] and obj.joined is None
+
+    def run(self) -> str:
+        verbs.reject(self.obj, by=self.user, reason=self.cleaned_data["reason"])
+        return f"{self.obj.name} is rejected."
+
+
+class Remove(_ByOperator):
+    label = "Remove"
+    note = "What it announced is forgotten and found no longer. Its name stays reserved for its key."
+    tone = "danger"
+    reason = reason_field("The node's administrator reads it.")
+
+    @classmethod
+    def possible(cls, user: User, obj: Node) -> bool:
+        return State.REMOVED in NEXT[State(obj.state)] and obj.joined is not None
+
+    def run(self) -> str:
+        verbs.remove(self.obj, by=self.user, reason=self.cleaned_data["reason"])
+        return f"{self.obj.name} is removed; its datasets are found no longer."
 
 
 @admin.register(Node)
 class NodeAdmin(GridAdmin):
-    list_display = ["name", "id", "url", "status", "last_seen", "joined"]
+    plural = "Nodes"
+    empty = "A node asks to join when its GRID_NETWORK_URL names this network; it then waits here for your approval."
+    role = "network"
+    acts = (Approve, Reject, Remove)
+    list_display = ["name", "id", "url", "status", "alive", "seen", "since"]
     list_filter = ["state"]
     search_fields = ["id", "name", "url"]
-    fields = ["id", "name", "url", "fingerprint", "address", "state", "asked", "joined", "last_seen", "expires",
-              "decided_by", "decided_at", "reason"]  # fmt: skip
-    actions_detail = ["approve", "reject", "remove"]
+    search_help_text = "Search by name or address"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:
         return nodes_visible_to(person(request))
 
-    def has_operate_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        return person(request).has("network.operate")
+    def panels(self, user: User, obj: Node) -> list[Panel]:
+        asked = [
+            ("Name", obj.name),
+            ("Id", obj.id),
+            ("Address", obj.url),
+            ("Fingerprint of its key", obj.fingerprint),
+            ("State", obj.get_state_display()),
+            ("Asked", obj.asked),
+            ("Asked from", obj.address),
+        ]
+        member = [
+            ("Decided by", link(user, obj.decided_by) if obj.decided_by else ""),
+            ("Decided", obj.decided_at),
+            ("Reason", obj.reason),
+            ("First approved", obj.joined),
+            ("Alive", self.alive(obj) if obj.state == State.APPROVED else ""),
+            ("Last seen", obj.last_seen),
+            ("Datasets announced", obj.announcements.count() if obj.joined else ""),
+        ]
+        return [Panel("Node", asked), Panel("Membership", member)]
 
-    @display(
-        description="state",
-        label={"pending": "warning", "approved": "success", "rejected": "danger", "removed": "danger"},
-    )
+    @display(description="state", ordering="state", label=STATUS)
     def status(self, node: Node) -> str:
         return node.state
 
-    @action(description="Approve", url_path="approve", permissions=["operate"])
-    def approve(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
-        return self._decide(request, object_id, verbs.approve, "is a member; its datasets can be found now.")
+    @display(description="alive", ordering="expires")
+    def alive(self, node: Node) -> str:
+        return "yes" if node.expires is not None and clock.now() < node.expires else "no: searches leave it out"
 
-    @action(description="Reject", url_path="reject", permissions=["operate"])
-    def reject(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
-        return self._decide(request, object_id, verbs.reject, "was rejected.")
+    @display(description="last seen", ordering="last_seen")
+    def seen(self, node: Node) -> str:
+        return when(node.last_seen)
 
-    @action(description="Remove", url_path="remove", permissions=["operate"])
-    def remove(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
-        return self._decide(request, object_id, verbs.remove, "was removed; its datasets are found no longer.")
-
-    def _decide(self, request: HttpRequest, object_id: str, verb: Any, done: str) -> HttpResponseRedirect:
-        node = get_object_or_404(nodes_visible_to(person(request)), pk=object_id)
-        attempt(request, lambda: verb(node, by=person(request)), f"{node.name} {done}")
-        return redirect("admin:network_node_change", object_id)
+    @display(description="member since", ordering="joined")
+    def since(self, node: Node) -> str:
+        return when(node.joined)
 
 
 @admin.register(Announcement)
 class AnnouncementAdmin(GridAdmin):
-    list_display = ["name", "node", "revision", "announced"]
+    plural = "Announcements"
+    empty = "What approved nodes announce about their listed datasets appears here within seconds."
+    role = "network"
+    list_display = ["name", "at", "tag_names", "shape", "announced_at"]
     list_filter = ["node"]
     list_select_related = ["node"]
-    fields = ["node", "name", "description", "revision", "announced"]
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return person(request).has("network.operate") or person(request).has("everything.read")
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Announcement]:
+        return super().get_queryset(request).filter(node__in=nodes_visible_to(person(request)))
+
+    def heading(self, user: User, obj: Announcement) -> str:
+        return self.name(obj)
+
+    def panels(self, user: User, obj: Announcement) -> list[Panel]:
+        said = obj.metadata
+        facts = [
+            ("Name", self.name(obj)),
+            ("Node", link(user, obj.node)),
+            ("In programs", said.get("slug")),
+            ("Description", said.get("description")),
+            ("Tags", self.tag_names(obj)),
+            ("Kind", said.get("kind")),
+            ("Shape", self.shape(obj)),
+            ("Columns", [column(each) for each in said.get("columns") or []]),
+            ("Version", said.get("version")),
+            ("First announced", obj.announced),
+        ]
+        return [Panel("Announcement", facts)]
 
     @display(description="name")
     def name(self, announcement: Announcement) -> str:
         return str(announcement.metadata.get("name", ""))
 
-    @display(description="description")
-    def description(self, announcement: Announcement) -> str:
-        return str(announcement.metadata.get("description", ""))
+    @display(description="node", ordering="node__name")
+    def at(self, announcement: Announcement) -> str:
+        return announcement.node.name
+
+    @display(description="tags")
+    def tag_names(self, announcement: Announcement) -> str:
+        return " ".join(str(tag) for tag in announcement.metadata.get("tags") or [])
+
+    @display(description="shape")
+    def shape(self, announcement: Announcement) -> str:
+        return times(announcement.metadata.get("shape") or [])
+
+    @display(description="first announced", ordering="announced")
+    def announced_at(self, announcement: Announcement) -> str:
+        return when(announcement.announced)
+
+
+class Pin(_ByOperator):
+    label = "Decide on the network's key"
+    note = (
+        "Ask the network's operator, in another way than over the network, which fingerprint is theirs. Accounts that "
+        "the old key vouched for stay; a new key cannot speak for them."
+    )
+    tone = "danger"
+    key = forms.ChoiceField(label="The network's key", widget=UnfoldAdminRadioSelectWidget)
+    reason = reason_field("Kept in the audit log.")
+
+    def __init__(self, *args: Any, obj: Membership, **kwargs: Any) -> None:
+        super().__init__(*args, obj=obj, **kwargs)
+        self.fields["key"].choices = [  # type: ignore[attr-defined]
+            (obj.public_key, f"{keys.fingerprint(obj.public_key)} (pinned)"),
+            (obj.offered_key, f"{_offered(obj)} (shown now)"),
+        ]
+
+    @classmethod
+    def possible(cls, user: User, obj: Membership) -> bool:
+        return obj.frozen
+
+    def run(self) -> str:
+        membership.pin(self.cleaned_data["key"], by=self.user, reason=self.cleaned_data["reason"])
+        return "The key is pinned, and people may sign in from the network again."
 
 
 @admin.register(Membership)
 class MembershipAdmin(GridAdmin):
-    list_display = ["url", "node_id", "state", "frozen", "pinned"]
-    fields = ["url", "node_id", "state", "problem", "fingerprint", "pinned", "frozen", "acked_revision"]
+    plural = "Membership"
+    empty = "This node belongs to no network, or hasn't reached it yet. The setting GRID_NETWORK_URL names it."
+    role = "node"
+    acts = (Pin,)
+    list_display = ["url", "node_id", "status", "key", "pinned_at"]
+
+    def panels(self, user: User, obj: Membership) -> list[Panel]:
+        facts = [
+            ("Network", obj.url),
+            ("Our id there", obj.node_id),
+            ("State", obj.get_state_display()),
+            ("Problem", obj.problem),
+            ("Fingerprint of its key", obj.fingerprint),
+            ("Pinned", obj.pinned),
+            ("Fingerprint shown now", _offered(obj)),
+            ("Sign-ins from there", "stopped, until an administrator decides" if obj.frozen else "open"),
+            ("Acknowledged revision", obj.acked_revision),
+        ]
+        return [Panel("Membership", facts)]
+
+    @display(description="state", ordering="state", label={**STATUS, "key changed": "danger"})
+    def status(self, obj: Membership) -> str:
+        return "key changed" if obj.frozen else obj.state or "asking"
+
+    @display(description="key")
+    def key(self, obj: Membership) -> str:
+        return obj.fingerprint
+
+    @display(description="pinned", ordering="pinned")
+    def pinned_at(self, obj: Membership) -> str:
+        return when(obj.pinned)
+
+
+def _offered(obj: Membership) -> str:
+    return keys.fingerprint(obj.offered_key) if obj.offered_key else ""

@@ -2,144 +2,192 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, time
 from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponseRedirect
-from django.shortcuts import get_object_or_404, redirect
-from unfold.decorators import action, display
-from unfold.widgets import (
-    UnfoldAdminSelectWidget,
-    UnfoldAdminSplitDateTimeWidget,
-    UnfoldAdminTextareaWidget,
-    UnfoldAdminTextInputWidget,
-)
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from apps.accounts.models import Team, User
-from apps.accounts.queries import resolve_users
-from apps.console.base import GridAdmin, attempt, person
+from apps.accounts.queries import resolve_users, teams_visible_to
+from apps.console.acts import Act, reason_field
+from apps.console.base import GridAdmin, person
+from apps.console.filters import ByDataset
+from apps.console.show import Panel, link, when
+from apps.core import clock
 from apps.datasets.models import Dataset
 from apps.permissions import actions as verbs
 from apps.permissions.models import Grant
+from apps.permissions.policies import can_grant
 from apps.permissions.queries import datasets_visible_to, grants_visible_to
-from gridclient.wire.errors import GridError
+from gridclient.wire.errors import InvalidInputError
 
-MEANINGS = [
-    ("discover", "discover: see name, columns, bounds and mock data"),
-    ("compute", "compute: build programs and ask through the queue"),
-    ("aggregate", "aggregate: exact count, sum and mean over all rows"),
-    ("read", "read: copy the values"),
-]
+MEANINGS = {
+    "discover": "discover: see name, columns, bounds and mock data",
+    "compute": "compute: build programs and ask through the queue",
+    "aggregate": "aggregate: exact count, sum and mean over all rows",
+    "read": "read: copy the values",
+}
+STATUS = {"holds": "success", "revoked": "danger", "expired": "warning"}
 
 
-class NewGrantForm(forms.ModelForm):
-    """Gives a grant through the domain verb."""
+def own_datasets(user: User) -> QuerySet[Dataset]:
+    """Those on which this person may give rights."""
+    return datasets_visible_to(user).filter(ownership__owner=user)
 
+
+class GiveRight(Act):
+    label = "Give a right"
+    dataset = forms.ModelChoiceField(Dataset.objects.none(), widget=UnfoldAdminSelectWidget)
     to = forms.CharField(
-        label="to",
-        widget=UnfoldAdminTextInputWidget,
-        help_text="A username; a team as team:name; someone from the network as dana@network.",
+        label="To",
+        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off", "spellcheck": "false"}),
+        help_text="A username; a team as team:short-name; someone from the network as name@network.",
     )
-    right = forms.ChoiceField(choices=MEANINGS, widget=UnfoldAdminSelectWidget)
-    expires = forms.SplitDateTimeField(required=False, widget=UnfoldAdminSplitDateTimeWidget)
-    reason = forms.CharField(widget=UnfoldAdminTextareaWidget)
-    by: User
-
-    class Meta:
-        model = Grant
-        fields = ["dataset"]
-        widgets = {"dataset": UnfoldAdminSelectWidget}
+    right = forms.ChoiceField(choices=list(MEANINGS.items()), widget=UnfoldAdminSelectWidget)
+    columns = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"}),
+        help_text="Separated by commas; empty: all columns.",
+    )
+    expires = forms.DateField(
+        label="Last day",
+        required=False,
+        help_text="Empty: until you revoke it.",
+        widget=UnfoldAdminTextInputWidget(attrs={"type": "date"}),
+    )
+    reason = reason_field("Kept with the grant and in the audit log.")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        mine = datasets_visible_to(self.by).filter(ownership__owner=self.by)
-        self.fields["dataset"].queryset = mine  # type: ignore[attr-defined]
+        self.fields["dataset"].queryset = own_datasets(self.user)  # type: ignore[attr-defined]
 
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or {}
-        if not self.errors:
-            try:
-                self.instance = verbs.give(
-                    cleaned["dataset"],
-                    to=self._receiver(cleaned["to"]),
-                    right=cleaned["right"],
-                    expires=cleaned["expires"],
-                    reason=cleaned["reason"],
-                    by=self.by,
-                )
-            except GridError as error:
-                raise forms.ValidationError(error.message) from error
-        return cleaned
+    @classmethod
+    def allowed(cls, user: User, obj: Any) -> bool:
+        return own_datasets(user).exists()
+
+    def run(self) -> Grant:
+        words = self.cleaned_data
+        return verbs.give(
+            words["dataset"],
+            to=self._receiver(words["to"].strip()),
+            right=words["right"],
+            columns=[name.strip() for name in words["columns"].split(",") if name.strip()] or None,
+            expires=datetime.combine(words["expires"], time.max, tzinfo=UTC) if words["expires"] else None,
+            reason=words["reason"],
+            by=self.user,
+        )
 
     def _receiver(self, name: str) -> User | Team:
-        if name.startswith("team:"):
-            team = Team.objects.filter(slug=name.removeprefix("team:")).first()
-            if team is None:
-                raise forms.ValidationError(f"There is no team {name!r}.")
-            return team
-        return resolve_users([name])[0]
+        if not name.startswith("team:"):
+            return resolve_users([name])[0]
+        team = teams_visible_to(self.user).filter(slug=name.removeprefix("team:")).first()
+        if team is None:
+            raise InvalidInputError(
+                f"There is no team {name.removeprefix('team:')!r}. The list of teams has their names."
+            )
+        return team
 
-    def _post_clean(self) -> None:
-        """The verb has checked everything and saved."""
 
-    def save(self, commit: bool = True) -> Grant:
-        return self.instance
+class Revoke(Act):
+    label = "Revoke"
+    note = "The right ends now, also in open sessions. What was taken before stays with who took it."
+    tone = "danger"
 
-    def save_m2m(self) -> None:
-        """A grant has no many-to-many fields."""
+    @classmethod
+    def allowed(cls, user: User, obj: Grant) -> bool:
+        return can_grant(user, obj.dataset)
+
+    @classmethod
+    def possible(cls, user: User, obj: Grant) -> bool:
+        return status_of(obj) == "holds"
+
+    def run(self) -> str:
+        verbs.revoke(self.obj, by=self.user)
+        return "The right has ended."
+
+
+class StillHolds(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("holds", "Holds"), ("over", "Revoked or expired")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Grant]) -> QuerySet[Grant]:
+        holds = Q(revoked_at=None) & (Q(expires=None) | Q(expires__gt=clock.now()))
+        return {"holds": queryset.filter(holds), "over": queryset.exclude(holds)}.get(self.value() or "", queryset)
 
 
 @admin.register(Grant)
 class GrantAdmin(GridAdmin):
-    list_display = ["dataset", "receiver", "right", "status", "expires", "given_by", "created"]
-    list_filter = ["right", "dataset"]
+    plural = "Grants"
+    empty = "Who may use which dataset, beyond what its visibility allows. The owner of a dataset gives rights."
+    role = "node"
+    new = GiveRight
+    acts = (Revoke,)
+    list_display = ["receiver", "right_shown", "on", "status", "ends", "given_by", "given_at"]
+    list_filter = [StillHolds, "right", ByDataset]
     search_fields = ["user__username", "team__slug", "dataset__slug", "reason"]
+    search_help_text = "Search by person, team, dataset or reason"
     list_select_related = ["dataset", "user", "team", "given_by"]
-    readonly_fields = [
-        "dataset",
-        "receiver",
-        "right",
-        "columns",
-        "expires",
-        "reason",
-        "given_by",
-        "created",
-        "revoked_at",
-    ]
-    actions_detail = ["revoke"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Grant]:
         return grants_visible_to(person(request))
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return Dataset.objects.filter(ownership__owner=person(request)).exists()
+    def initial(self, request: HttpRequest) -> dict[str, Any]:
+        return {"dataset": own_datasets(person(request)).filter(slug=request.GET.get("of", "")).first()}
 
-    def get_fields(self, request: HttpRequest, obj: Grant | None = None) -> list[str]:
-        return ["dataset", "to", "right", "expires", "reason"] if obj is None else self.readonly_fields
+    def heading(self, user: User, obj: Grant) -> str:
+        return f"{obj.right} on {obj.dataset.name} for {self.receiver(obj)}"
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Grant | None = None) -> list[str]:
-        return [] if obj is None else self.readonly_fields
+    def panels(self, user: User, obj: Grant) -> list[Panel]:
+        facts = [
+            ("To", self.receiver(obj)),
+            ("Right", MEANINGS[obj.right]),
+            ("Dataset", link(user, obj.dataset)),
+            ("Columns", "all" if obj.columns is None else ", ".join(obj.columns)),
+            ("Only for", f"the approved program {obj.program_hash[:16]}…" if obj.program_hash else ""),
+            ("State", status_of(obj)),
+            ("Reason", obj.reason),
+            ("Given by", link(user, obj.given_by)),
+            ("Given", obj.created),
+            ("Expires", obj.expires or "never"),
+            ("Revoked", obj.revoked_at),
+        ]
+        return [Panel("Grant", facts)]
 
-    def get_form(self, request: HttpRequest, obj: Grant | None = None, change: bool = False, **kwargs: Any) -> Any:
-        if obj is not None:
-            return super().get_form(request, obj, change, **kwargs)
-        return type("NewGrant", (NewGrantForm,), {"by": person(request)})
-
-    def save_model(self, request: HttpRequest, obj: Grant, form: Any, change: bool) -> None:
-        """The form's verb has saved it."""
-
-    @display(description="to")
+    @display(description="to", ordering="user__username")
     def receiver(self, grant: Grant) -> str:
-        return f"team {grant.team.slug}" if grant.team else str(grant.user)
+        return f"team:{grant.team.slug}" if grant.team else str(grant.user)
 
-    @display(description="status", label={"holds": "success", "revoked": "danger"})
+    @display(description="right", ordering="right")
+    def right_shown(self, grant: Grant) -> str:
+        return f"{grant.right}, one program" if grant.program_hash else grant.right
+
+    @display(description="dataset", ordering="dataset__slug")
+    def on(self, grant: Grant) -> str:
+        return grant.dataset.slug
+
+    @display(description="state", label=STATUS)
     def status(self, grant: Grant) -> str:
-        return "holds" if grant.revoked_at is None else "revoked"
+        return status_of(grant)
 
-    @action(description="Revoke", url_path="revoke")
-    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponseRedirect:
-        grant = get_object_or_404(grants_visible_to(person(request)), pk=object_id)
-        attempt(request, lambda: verbs.revoke(grant, by=person(request)), "The grant ends now, also in open sessions.")
-        return redirect("admin:permissions_grant_change", object_id)
+    @display(description="expires", ordering="expires")
+    def ends(self, grant: Grant) -> str:
+        return when(grant.expires) if grant.expires else "never"
+
+    @display(description="given", ordering="created")
+    def given_at(self, grant: Grant) -> str:
+        return when(grant.created)
+
+
+def status_of(grant: Grant) -> str:
+    """holds, revoked or expired."""
+    if grant.revoked_at is not None:
+        return "revoked"
+    return "holds" if grant.expires is None or clock.now() < grant.expires else "expired"

@@ -2,58 +2,63 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 from django.db import transaction
-from django.utils.text import slugify
+from django.db.models import F
 
 from apps.core.wake import wake
-from apps.datasets.assets import Ingested
+from apps.datasets.assets import ENTITIES, MAX_DESCRIPTION, MAX_NAME, MAX_TAGS, SUFFIXES, TABLE, Ingested
+from apps.datasets.folders import sync_folder
 from apps.datasets.models import Dataset, DatasetVersion, Revision, Visibility
+from apps.datasets.slugs import free_slug
 from apps.tags import index
 from apps.tags.actions import tags_of
 from gridclient.wire.errors import ConflictError, InvalidInputError
 from gridclient.wire.messages import PublishSpec
 
-MAX_SLUG = 70
-MAX_TAGS = 32
-
 
 @transaction.atomic
 def create_dataset(*, spec: PublishSpec, ingested: Ingested, folder: Path) -> Dataset:
-    """A new dataset with its first version. The files in `folder` are moved into place before the commit."""
+    """A new dataset with its first version.
+
+    `folder` holds what `ingest` wrote, on the file system of the storage; it is moved into place before the commit.
+    Raises InvalidInputError where `spec.entities_of` names no dataset with as many rows.
+    """
+    revision = _next_revision()  # first of all: its lock also keeps two publications from taking one slug
     dataset = Dataset(visibility=_visibility(spec.visibility), accounts_may_compute=spec.accounts_may_compute)
-    dataset.sequence = dataset.pk
-    if spec.entities_of is not None:
-        pair = _paired(spec.entities_of, ingested)
-        dataset.sequence = pair.sequence
-    dataset.name = spec.name.strip() or _first_words(spec) or "dataset"
-    dataset.slug = _free_slug(dataset.name)
-    dataset.description = spec.description
+    dataset.name, dataset.slug = free_slug(name=spec.name, description=spec.description, tags=spec.tags)
+    dataset.description = _description(spec.description)
     dataset.save(force_insert=True)
-    dataset.tags.set(tags_of(_few(spec.tags)))
-    _place(DatasetVersion(dataset=dataset, number=1), ingested, folder)
-    _changed(dataset)
+    _tag(dataset, spec.tags)
+    _add_version(dataset, 1, spec.entities_of, ingested, folder)
+    _changed(dataset, revision)
     return dataset
 
 
 @transaction.atomic
 def create_version(dataset: Dataset, *, spec: PublishSpec, ingested: Ingested, folder: Path) -> DatasetVersion:
-    """The next version of a dataset. Words that the specification leaves empty stay. Raises ConflictError for another kind."""
+    """The next version of a dataset. Words that the specification leaves empty stay as they are.
+
+    Raises ConflictError for another kind, and what `create_dataset` raises.
+    """
+    revision = _next_revision()
     dataset = Dataset.objects.select_for_update().get(pk=dataset.pk)
     last = dataset.current
     if last.kind != ingested.kind:
         raise ConflictError(f"A new version of {dataset.slug} is a {last.kind}, as the ones before.")
-    version = DatasetVersion(dataset=dataset, number=last.number + 1)
-    _place(version, ingested, folder)
+    version = _add_version(dataset, last.number + 1, spec.entities_of, ingested, folder)
     if spec.description:
-        dataset.description = spec.description
+        dataset.description = _description(spec.description)
     if spec.tags:
-        dataset.tags.set(tags_of(_few(spec.tags)))
-    _changed(dataset)
+        _tag(dataset, spec.tags)
+    _changed(dataset, revision)
     return version
 
 
@@ -65,77 +70,98 @@ def describe(
     description: str | None = None,
     tags: Iterable[str] | None = None,
     visibility: str | None = None,
+    accounts_may_compute: bool | None = None,
 ) -> Dataset:
-    """Change the public words of a dataset; None leaves one as it is. Raises InvalidInputError."""
+    """Change the public words of a dataset, or who sees it; None leaves one as it is. Raises InvalidInputError."""
+    revision = _next_revision()
     dataset = Dataset.objects.select_for_update().get(pk=dataset.pk)
     if name is not None:
-        if not name.strip() or len(name) > 200:
-            raise InvalidInputError("A name has 1 to 200 characters.")
-        dataset.name = name.strip()
+        dataset.name = _name(name)
     if description is not None:
-        dataset.description = description
+        dataset.description = _description(description)
     if visibility is not None:
         dataset.visibility = _visibility(visibility)
+    if accounts_may_compute is not None:
+        dataset.accounts_may_compute = accounts_may_compute
     if tags is not None:
-        dataset.tags.set(tags_of(_few(list(tags))))
-    _changed(dataset)
+        _tag(dataset, tags)
+    _changed(dataset, revision)
     return dataset
 
 
-def _place(version: DatasetVersion, ingested: Ingested, folder: Path) -> None:
-    declared = msgspec.to_builtins(ingested)
-    declared.pop("row_count")
-    for name, value in declared.items():
-        setattr(version, name, value)
+def _add_version(
+    dataset: Dataset, number: int, entities_of: str | None, ingested: Ingested, folder: Path
+) -> DatasetVersion:
+    version = DatasetVersion(dataset=dataset, number=number, sequence=uuid4(), **msgspec.to_builtins(ingested))
+    if entities_of is not None:
+        _pair(version, entities_of, folder)
     version.save(force_insert=True)
+    place = version.folder
     # What a publication that never committed left here belongs to nobody.
-    shutil.rmtree(version.folder, ignore_errors=True)
-    version.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.rename(version.folder)
+    shutil.rmtree(place, ignore_errors=True)
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.rename(place)
+    for changed in (place, place.parent, place.parent.parent):
+        sync_folder(changed)
+    return version
 
 
-def _changed(dataset: Dataset) -> None:
-    """Number the change, index the words, wake the announcer."""
+def _pair(version: DatasetVersion, slug: str, folder: Path) -> None:
+    """Let the rows of `version` be those of another dataset: same sequence, same people."""
+    other = Dataset.objects.filter(slug=slug).first()
+    if other is None or (other.current.row_count, other.current.shape[0]) != (version.row_count, version.shape[0]):
+        raise InvalidInputError(f"entities_of names {slug!r}, which must be a dataset of yours with as many rows.")
+    first = other.current
+    version.sequence = first.sequence
+    if first.entities == "declared":
+        file = f"{ENTITIES}{SUFFIXES[TABLE]}"
+        os.link(first.folder / file, folder / file)  # never changed, hence one file for both
+        # A row that is a null record here takes away one person at most: never more people than there are.
+        nulls = version.row_count - version.entity_count
+        version.entity_count = max(0, first.entity_count - nulls)
+        version.entities, version.max_rows_per_entity = first.entities, first.max_rows_per_entity
+
+
+def _next_revision() -> int:
+    """The number of a change; held until the commit, so that changes become visible in the order of their numbers."""
     Revision.objects.get_or_create(pk=1)
-    counter = Revision.objects.select_for_update().get(pk=1)
-    counter.last += 1
-    counter.save(update_fields=["last"])
-    dataset.revision = counter.last
+    Revision.objects.filter(pk=1).update(last=F("last") + 1)
+    return Revision.objects.get(pk=1).last
+
+
+def _changed(dataset: Dataset, revision: int) -> None:
+    """Save with the number of the change, index the words, wake the announcer."""
+    dataset.revision = revision
     dataset.save()
     dataset.__dict__.pop("current", None)
-    tags = [tag.text for tag in dataset.tags.all()]
-    index.put("dataset", dataset.pk, name=f"{dataset.name} {dataset.slug}", description=dataset.description, tags=tags)
+    words = f"{dataset.name} {dataset.slug}"
+    index.put("dataset", dataset.pk, name=words, description=dataset.description, tags=dataset.typed_tags)
     wake("datasets")
+
+
+def _tag(dataset: Dataset, texts: Iterable[str]) -> None:
+    texts = list(texts)
+    if len(texts) > MAX_TAGS:
+        raise InvalidInputError(f"A dataset has at most {MAX_TAGS} tags.")
+    tags = tags_of(texts)
+    dataset.tags.set(tags)
+    dataset.typed_tags = [tag.text for tag in tags]
+
+
+def _name(text: str) -> str:
+    name = text.strip()
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise InvalidInputError(f"A name has 1 to {MAX_NAME} printable characters.")
+    return unicodedata.normalize("NFC", name)
+
+
+def _description(text: str) -> str:
+    if len(text) > MAX_DESCRIPTION:
+        raise InvalidInputError(f"A description has at most {MAX_DESCRIPTION} characters.")
+    return text
 
 
 def _visibility(value: str) -> str:
     if value not in Visibility.values:
         raise InvalidInputError(f"visibility is one of {', '.join(Visibility.values)}.")
     return value
-
-
-def _few(tags: list[str]) -> list[str]:
-    if len(tags) > MAX_TAGS:
-        raise InvalidInputError(f"A dataset has at most {MAX_TAGS} tags.")
-    return tags
-
-
-def _paired(slug: str, ingested: Ingested) -> Dataset:
-    pair = Dataset.objects.filter(slug=slug).first()
-    if pair is None or pair.current.shape[0] != ingested.shape[0]:
-        raise InvalidInputError(f"entities_of names {slug!r}, which must be a dataset of yours with as many rows.")
-    return pair
-
-
-def _first_words(spec: PublishSpec) -> str:
-    return " ".join(spec.description.split()[:6]) or " ".join(tag.lstrip("#") for tag in spec.tags)
-
-
-def _free_slug(name: str) -> str:
-    wanted = slugify(name)[:MAX_SLUG].strip("-") or "dataset"
-    taken = set(Dataset.objects.filter(slug__startswith=wanted).values_list("slug", flat=True))
-    slug, number = wanted, 1
-    while slug in taken:
-        number += 1
-        slug = f"{wanted}-{number}"
-    return slug

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils.functional import cached_property
 
 from apps.core.clock import now
-from apps.datasets.assets import TABLE, TENSOR
+from apps.datasets.assets import MAX_DESCRIPTION, MAX_NAME, TABLE, TENSOR
 from apps.tags.models import Tag
 
 
@@ -36,14 +36,13 @@ class Dataset(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     slug = models.SlugField(max_length=80, unique=True)
-    name = models.CharField(max_length=200)
-    description = models.TextField(max_length=10_000, blank=True)
+    name = models.CharField(max_length=MAX_NAME)
+    description = models.TextField(max_length=MAX_DESCRIPTION, blank=True)
     tags = models.ManyToManyField(Tag, related_name="datasets", blank=True)
+    # The same tags in the order in which they were typed, for whoever reads them; the relation is for filters.
+    typed_tags = models.JSONField(default=list, blank=True, editable=False)
     visibility = models.CharField(max_length=8, choices=Visibility.choices, default=Visibility.LISTED)
     accounts_may_compute = models.BooleanField(default=True)
-    sequence = models.UUIDField(
-        editable=False, help_text="Datasets with the same sequence have the same rows in order."
-    )
     revision = models.BigIntegerField(default=0, db_index=True, editable=False)
     created = models.DateTimeField(default=now, editable=False)
 
@@ -58,9 +57,8 @@ class Dataset(models.Model):
 
     @cached_property
     def current(self) -> DatasetVersion:
-        """The newest version."""
-        versions = sorted(self.versions.all(), key=lambda version: version.number)
-        return versions[-1]
+        """The newest version. Costs no query where `versions` was prefetched."""
+        return max(self.versions.all(), key=lambda version: version.number)
 
 
 class DatasetVersion(models.Model):
@@ -74,6 +72,10 @@ class DatasetVersion(models.Model):
     columns = models.JSONField(default=list)
     rows_public = models.BooleanField()
     entities = models.CharField(max_length=8)
+    # Whatever has the same sequence has the same people in its rows, row by row. A new version begins one of its own.
+    sequence = models.UUIDField(default=uuid.uuid4, editable=False)
+    # Private where n is: the number of uploaded rows.
+    row_count = models.PositiveBigIntegerField(editable=False)
     # Private: how many people have a record. Shown nowhere; the threshold of exact aggregates asks for it.
     entity_count = models.PositiveBigIntegerField(editable=False)
     max_rows_per_entity = models.PositiveIntegerField()
@@ -89,7 +91,10 @@ class DatasetVersion(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["dataset", "number"], name="version_once"),
             models.CheckConstraint(condition=Q(number__gte=1), name="version_from_one"),
+            models.CheckConstraint(condition=Q(kind__in=[TENSOR, TABLE]), name="version_kind_known"),
+            models.CheckConstraint(condition=Q(entities__in=["rows", "declared"]), name="version_entities_known"),
             models.CheckConstraint(condition=Q(max_rows_per_entity__gte=1), name="version_entity_has_rows"),
+            models.CheckConstraint(condition=Q(entity_count__lte=F("row_count")), name="version_entities_have_rows"),
         ]
 
     def __str__(self) -> str:

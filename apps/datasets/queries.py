@@ -19,7 +19,7 @@ def public_metadata(version: DatasetVersion) -> dict[str, Any]:
         "slug": dataset.slug,
         "name": dataset.name,
         "description": dataset.description,
-        "tags": [tag.text for tag in dataset.tags.all()],
+        "tags": dataset.typed_tags,
         "visibility": dataset.visibility,
         "version": version.number,
         "kind": version.kind,
@@ -31,7 +31,7 @@ def public_metadata(version: DatasetVersion) -> dict[str, Any]:
         "entities": version.entities,
         "missing": version.missing,
         "created": version.created.isoformat(),
-        "sequence": str(dataset.sequence),
+        "sequence": str(version.sequence),
     }
 
 
@@ -49,6 +49,5 @@ def asset_spec(version: DatasetVersion) -> AssetSpec:
         rows_public=version.rows_public,
         entities=version.entities,
         max_rows_per_entity=version.max_rows_per_entity,
-        # A new version has rows of its own: it pairs with nothing of the one before.
-        sequence=f"{version.dataset.sequence}@{version.number}",
+        sequence=str(version.sequence),
     )

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
+
+from django.conf import settings
 
 from apps.accounts.models import User
 from apps.core.clock import now as moment
-from apps.datasets.models import Dataset, DatasetVersion, Visibility
+from apps.datasets.models import Dataset, DatasetVersion
 from apps.permissions.models import Grant, Ownership, Right
-from apps.permissions.queries import grants_held_by
+from apps.permissions.queries import grants_held_by, visibilities_open_to
 from gridclient.wire.errors import (
     AuthenticationError,
     GetNotPermittedError,
+    GridError,
+    InternalError,
+    NotFoundError,
     NotPermittedError,
     PublishNotPermittedError,
 )
@@ -55,7 +63,8 @@ class Decision:
     grant: Grant | None = None
 
 
-ALL = frozenset(Right.values)
+ALL = frozenset(str(right) for right in Right)
+CLOSED_SET = "count, sum and mean of whole declared columns over all rows of one dataset"
 
 
 def owns(user: User, dataset: Dataset) -> bool:
@@ -64,52 +73,77 @@ def owns(user: User, dataset: Dataset) -> bool:
 
 
 def rights_on(user: User, dataset: Dataset, *, now: datetime | None = None) -> frozenset[str]:
-    """What `user` may do with a dataset that they may see, on some or all columns."""
+    """What `user` may do with a dataset, on some or all of its columns; nothing where it doesn't exist for them."""
+    return rights_by_dataset(user, [dataset], now=now)[dataset.pk]
+
+
+def rights_by_dataset(
+    user: User, datasets: Iterable[Dataset], *, now: datetime | None = None
+) -> dict[UUID, frozenset[str]]:
+    """`rights_on` for many datasets at the price of one: a number of queries that doesn't depend on how many."""
+    rows = list(datasets)
     if not user.is_active:
-        return frozenset()
-    if owns(user, dataset):
-        return ALL
-    given = set(grants_held_by(user, now=now).filter(dataset=dataset, program_hash="").values_list("right", flat=True))
-    open_to = {Visibility.LISTED} if user.is_federated else {Visibility.LISTED, Visibility.ACCOUNTS}
-    shown = dataset.visibility in open_to
-    if shown and dataset.accounts_may_compute and user.has("compute.use"):
-        given.add(Right.COMPUTE)
-    if Right.READ in given:
-        given |= {Right.AGGREGATE}
-    if given & {Right.AGGREGATE, Right.READ}:
-        given.add(Right.COMPUTE)
-    if given or shown or user.has("everything.read"):
-        given.add(Right.DISCOVER)
-    return frozenset(str(right) for right in given)
+        return {dataset.pk: frozenset() for dataset in rows}
+    owned = set(Ownership.objects.filter(owner=user, dataset__in=rows).values_list("dataset_id", flat=True))
+    given: defaultdict[UUID, set[str]] = defaultdict(set)
+    held = grants_held_by(user, now=now).filter(dataset__in=rows, program_hash="")
+    for key, right in held.values_list("dataset_id", "right"):
+        given[key].add(right)
+    capabilities, shown_to = user.capabilities, visibilities_open_to(user)
+    found: dict[UUID, frozenset[str]] = {}
+    for dataset in rows:
+        rights = set(ALL) if dataset.pk in owned else given[dataset.pk]
+        shown = dataset.visibility in shown_to
+        if shown and dataset.accounts_may_compute and "compute.use" in capabilities:
+            rights.add(Right.COMPUTE)
+        if shown or "everything.read" in capabilities:
+            rights.add(Right.DISCOVER)
+        found[dataset.pk] = _with_lower(rights)
+    return found
+
+
+def _with_lower(rights: set[str]) -> frozenset[str]:
+    """A step of the ladder includes those below it."""
+    ladder = [str(right) for right in Right]
+    highest = max((ladder.index(right) for right in rights), default=-1)
+    return frozenset(ladder[: highest + 1])
 
 
 def check_can_publish(user: User) -> None:
-    """Raise PublishNotPermittedError unless the account's role may publish."""
+    """Raise PublishNotPermittedError unless this is a node and the account's role may publish."""
+    if settings.GRID_ROLE != "node":
+        raise PublishNotPermittedError("A network holds no datasets: connect to a node and publish there.")
     if not user.is_active or not user.has("datasets.publish"):
         raise PublishNotPermittedError(
-            "This account may not publish here: it needs the role of a data owner. An administrator of the node can give it."
+            "This account may not publish here: it needs the role of a data owner, which an administrator can give it."
         )
 
 
 def check_can_compute(user: User, dataset: Dataset) -> None:
-    """Raise NotPermittedError unless programs of this user may use the dataset."""
-    if Right.COMPUTE not in rights_on(user, dataset):
+    """Raise unless programs of this user may use the dataset: NotFoundError where it doesn't exist for them."""
+    rights = rights_on(user, dataset)
+    if Right.DISCOVER not in rights:
+        raise NotFoundError("There is no such dataset.")
+    if Right.COMPUTE not in rights:
         raise NotPermittedError(
             f"You may see {dataset.slug}, but not compute on it. Its owner can grant you 'compute'."
         )
 
 
 def check_can_grant(user: User, dataset: Dataset) -> None:
-    """Raise NotPermittedError for anyone but the owner: who manages accounts has no say about data."""
-    if not user.is_active or not owns(user, dataset):
-        raise NotPermittedError("Only the owner of a dataset decides who may use it.")
+    """Raise for anyone but the owner: who manages accounts has no say about data."""
+    if user.is_active and owns(user, dataset):
+        return
+    if Right.DISCOVER not in rights_on(user, dataset):
+        raise NotFoundError("There is no such dataset.")
+    raise NotPermittedError("Only the owner of a dataset decides who may use it.")
 
 
 def can_grant(user: User, dataset: Dataset) -> bool:
     """Whether `check_can_grant` would pass."""
     try:
         check_can_grant(user, dataset)
-    except NotPermittedError:
+    except GridError:
         return False
     return True
 
@@ -117,109 +151,113 @@ def can_grant(user: User, dataset: Dataset) -> bool:
 def decide(user: User, ask: Ask, *, k: int, now: datetime | None = None) -> Decision:
     """May this value leave to this user? Returns what allows it, or raises GetNotPermittedError with what is possible.
 
-    `k`: least number of entities behind an exact aggregate.
+    `k`: least number of entities behind an exact aggregate. In this order: public values; `read` on all columns of
+    every input; an approval of exactly this program; the closed set. Nothing else leaves.
     """
-    now = now or moment()
     if not user.is_active:
         raise AuthenticationError("This account is not active.")
     if ask.label == "public":
         return Decision("public")
     if not ask.inputs:
-        raise GetNotPermittedError("This value depends on private data that it does not name.", possible=[])
-    held = list(grants_held_by(user, now=now).filter(dataset__in=[entry.dataset for entry in ask.inputs]))
-    if (decision := _read(user, ask, held)) is not None:
+        raise InternalError("A private value names no input.")
+    matter = _Matter(user, ask, now or moment())
+    decision = matter.read() or matter.approved()
+    if decision is not None:
         return decision
-    if (decision := _approved(ask, held)) is not None:
-        return decision
-    why = (
-        "a closed set answers count, sum and mean of whole declared columns over all rows; this program is none of them"
-    )
-    if ask.closed is not None:
-        found = _aggregate(user, ask, ask.closed, held, k)
-        if isinstance(found, Decision):
-            return found
-        why = found
+    found = matter.aggregate(k)
+    if isinstance(found, Decision):
+        return found
     possible = [
-        "a 'read' grant of the owner copies values",
-        f"an 'aggregate' grant: {why}",
-        "the queue: .request(reason=...) asks the owner for this value",
+        "Ask the owner for a 'read' grant, which copies values.",
+        found,
+        "Ask for this value through the queue: .request(reason=...).",
     ]
-    raise GetNotPermittedError(f"This value stays on its node. Possible: {'; '.join(possible)}.", possible=possible)
+    raise GetNotPermittedError(
+        f"This value stays on its node. What is possible: {' '.join(possible)}", possible=possible
+    )
 
 
-def _covers(grant: Grant, columns: list[str] | None) -> bool:
-    if grant.columns is None:
-        return True
-    return columns is not None and set(columns) <= set(grant.columns)
+class _Matter:
+    """An ask with what the database knows about it: who owns the inputs, and which grants hold now."""
 
+    def __init__(self, user: User, ask: Ask, now: datetime) -> None:
+        self.ask = ask
+        keys = {UUID(entry.dataset) for entry in ask.inputs}
+        self.owned = set(Ownership.objects.filter(owner=user, dataset__in=keys).values_list("dataset_id", flat=True))
+        self.held = list(grants_held_by(user, now=now).filter(dataset__in=keys))
+        self.named = {(entry.dataset, entry.version) for entry in ask.inputs}
+        self.versions = {
+            (str(version.dataset_id), version.number): version
+            for version in DatasetVersion.objects.filter(dataset__in=keys)
+        }
 
-def _read(user: User, ask: Ask, held: list[Grant]) -> Decision | None:
-    """`read` on every input, with all the columns that the value depends on."""
-    used: Grant | None = None
-    mine = _owned(user, ask)
-    for entry in ask.inputs:
-        if entry.dataset in mine:
-            continue
-        used = next(
-            (
-                grant
-                for grant in held
-                if str(grant.dataset_id) == entry.dataset
-                and grant.right == Right.READ
-                and not grant.program_hash
-                and _covers(grant, entry.columns)
-            ),
-            None,
-        )
-        if used is None:
+    def read(self) -> Decision | None:
+        """`read` on every input, with all the columns that the value depends on."""
+        used: Grant | None = None
+        for entry in self.ask.inputs:
+            version = self.versions.get((entry.dataset, entry.version))
+            if version is None:
+                return None
+            if version.dataset_id in self.owned:
+                continue
+            grant = self._grant(version, {Right.READ}, entry.columns)
+            if grant is None:
+                return None
+            used = used or grant
+        return Decision("read", used)
+
+    def approved(self) -> Decision | None:
+        """A one-time grant for exactly this program, on every input."""
+        wanted = self.ask.program_hash
+        found = {str(grant.dataset_id): grant for grant in self.held if wanted and grant.program_hash == wanted}
+        if any(entry.dataset not in found for entry in self.ask.inputs):
             return None
-    return Decision("read", used)
+        return Decision("approved", found[self.ask.inputs[0].dataset])
+
+    def aggregate(self, k: int) -> Decision | str:
+        """The decision about a member of the closed set, or why there is none, in words about public things."""
+        closed = self.ask.closed
+        if closed is None or self.ask.label != "agg" or closed.kind not in ("count", "sum", "mean"):
+            return f"An 'aggregate' grant answers {CLOSED_SET}; this program is something else."
+        version = self.versions.get((closed.dataset, closed.version))
+        if version is None or self.named != {(closed.dataset, closed.version)}:
+            return f"An 'aggregate' grant answers {CLOSED_SET}; this program uses several."
+        names = closed.columns if closed.kind == "count" else closed.columns or _names(version)
+        grant = self._grant(version, {Right.AGGREGATE, Right.READ}, names)
+        if grant is None:
+            return f"Ask the owner for an 'aggregate' grant, which answers {CLOSED_SET}, this one too if checks allow."
+        if closed.kind != "count" and (not names or not set(names) <= _bounded(version)):
+            return "Your 'aggregate' grant sums columns with declared bounds; these have none."
+        if version.entity_count < k:
+            # How many people there are is public where each row is one and their number is.
+            if version.rows_public and version.entities == "rows" and not version.presence:
+                return f"Your 'aggregate' grant does not answer here: fewer than {k} people stand behind it."
+            return f"Your 'aggregate' grant answers where at least {k} people stand behind it; not automatically here."
+        return Decision("aggregate", grant)
+
+    def _grant(self, version: DatasetVersion, rights: set[Right], columns: list[str] | None) -> Grant | None:
+        """A grant of one of these rights that covers the columns (None: all there are), alone or with others."""
+        fitting = [
+            grant
+            for grant in self.held
+            if grant.dataset_id == version.dataset_id and grant.right in rights and not grant.program_hash
+        ]
+        wanted = columns if columns is not None else _names(version) or None
+        for grant in fitting:
+            if grant.columns is None or (wanted is not None and set(wanted) <= set(grant.columns)):
+                return grant
+        together = {name for grant in fitting for name in grant.columns or []}
+        return fitting[0] if fitting and wanted is not None and set(wanted) <= together else None
 
 
-def _approved(ask: Ask, held: list[Grant]) -> Decision | None:
-    """A one-time grant for exactly this program, on every input."""
-    found = {
-        str(grant.dataset_id): grant for grant in held if grant.program_hash and grant.program_hash == ask.program_hash
-    }
-    if any(entry.dataset not in found for entry in ask.inputs):
-        return None
-    return Decision("approved", found[ask.inputs[0].dataset])
+def _names(version: DatasetVersion) -> list[str]:
+    return [column["name"] for column in version.columns]
 
 
-def _aggregate(user: User, ask: Ask, closed: Closed, held: list[Grant], k: int) -> Decision | str:
-    """The decision, or why the closed set has no answer."""
-    version = DatasetVersion.objects.filter(dataset=closed.dataset, number=closed.version).first()
-    if version is None or any(entry.dataset != closed.dataset for entry in ask.inputs):
-        return "one dataset at a time"
-    bounded = {
+def _bounded(version: DatasetVersion) -> set[str]:
+    """The columns whose sums are bounded by what the owner declared."""
+    return {
         column["name"]
         for column in version.columns
-        if column.get("kind") == "boolean" or (column.get("low") is not None and column.get("high") is not None)
+        if column["kind"] == "boolean" or (column.get("low") is not None and column.get("high") is not None)
     }
-    if not set(closed.columns) <= bounded:
-        return "only columns whose bounds the owner has declared can be summed"
-    if closed.kind != "count" and not closed.columns:
-        return "only declared columns can be summed"
-    grant = next(
-        (
-            grant
-            for grant in held
-            if str(grant.dataset_id) == closed.dataset
-            and grant.right == Right.AGGREGATE
-            and not grant.program_hash
-            and _covers(grant, closed.columns)
-        ),
-        None,
-    )
-    # The owner and readers never come here: they may read.
-    if grant is None:
-        return "it would allow this sum; you have none on these columns"
-    if version.entity_count < k:
-        return f"it answers where at least {k} people stand behind the number; fewer do here"
-    return Decision("aggregate", grant)
-
-
-def _owned(user: User, ask: Ask) -> set[str]:
-    names = [entry.dataset for entry in ask.inputs]
-    owned = Ownership.objects.filter(owner=user, dataset__in=names).values_list("dataset_id", flat=True)
-    return {str(pk) for pk in owned}

@@ -22,17 +22,29 @@ def grants_held_by(user: User, *, now: datetime | None = None) -> QuerySet[Grant
     )
 
 
+def visibilities_open_to(user: User) -> list[str]:
+    """The visibilities that show a dataset to `user` without any grant. People of other places see `listed` only."""
+    return [Visibility.LISTED] if user.is_federated else [Visibility.LISTED, Visibility.ACCOUNTS]
+
+
 def datasets_visible_to(user: User | None, *, now: datetime | None = None) -> QuerySet[Dataset]:
-    """Datasets whose public metadata `user` may see; newest first. None (nobody signed in) sees none."""
-    found = Dataset.objects.all()
+    """Datasets whose public metadata `user` may see; newest first. None (nobody signed in) sees none.
+
+    One query and one for the versions, however many there are.
+    """
+    found = Dataset.objects.prefetch_related("versions")
     if user is None or not user.is_active:
         return found.none()
     if user.has("everything.read"):
         return found
     # A one-time grant is for a program; it says nothing about who may look.
     granted = grants_held_by(user, now=now).filter(dataset=OuterRef("pk"), program_hash="")
-    open_to = [Visibility.LISTED] if user.is_federated else [Visibility.LISTED, Visibility.ACCOUNTS]
-    return found.filter(Q(visibility__in=open_to) | Q(ownership__owner=user) | Exists(granted))
+    return found.filter(Q(visibility__in=visibilities_open_to(user)) | Q(ownership__owner=user) | Exists(granted))
+
+
+def datasets_owned_by(user: User) -> QuerySet[Dataset]:
+    """Datasets about which `user` decides."""
+    return Dataset.objects.prefetch_related("versions").filter(ownership__owner=user)
 
 
 def search(user: User | None, terms: Sequence[str]) -> QuerySet[Dataset]:

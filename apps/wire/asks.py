@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from apps.accounts.models import User
+from apps.accounts.queries import user_of_live_token
 from apps.audit.models import AuditEvent
 from apps.compute import publish as publishing
 from apps.compute import release
@@ -58,7 +59,7 @@ async def submit(command: m.Request, session: Session) -> str:
 
 
 def _submit(exportable: Exportable, reason: str, caller: release.Caller) -> str:
-    user = release.live_user(caller)
+    user = user_of_live_token(caller.token)
     proposal, exported = exportable.proposal, exportable.exported
     request = requests.submit(
         requester=user,
@@ -81,7 +82,7 @@ async def fetch(command: m.Fetch, caller: release.Caller) -> release.Released:
     """The stored answer of an approved request."""
 
     def load() -> tuple[release.Answered, AuditEvent]:
-        user = release.live_user(caller)
+        user = user_of_live_token(caller.token)
         try:
             key = UUID(command.request)
         except ValueError:

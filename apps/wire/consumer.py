@@ -164,7 +164,7 @@ class GridConsumer(AsyncConsumer):
             case m.Drop():
                 session.forget(command.values)
             case m.Get() | m.Request() | m.Fetch() | m.Publish():
-                self._begin(command)
+                await self._begin(command)
             case m.Upload():
                 await asks.check_upload(command, self._caller)
                 await session.worker()
@@ -193,11 +193,14 @@ class GridConsumer(AsyncConsumer):
             return
         await self._reply(m.Ack(frame.transfer, offset))
 
-    def _begin(self, command: Ask) -> None:
-        if len(self._tasks) >= MAX_ASKS:
-            raise LimitExceededError(f"At most {MAX_ASKS} questions at a time.", limit=MAX_ASKS)
+    async def _begin(self, command: Ask) -> None:
         if command.ask in self._tasks:
             raise InvalidInputError(f"Ask {command.ask} is still open.")
+        if len(self._tasks) >= MAX_ASKS:
+            # An answer to this ask, not an error beside it: somebody waits for it by its number.
+            limit = LimitExceededError(f"At most {MAX_ASKS} questions at a time.", limit=MAX_ASKS)
+            await self._reply(m.Refused(command.ask, limit.code, limit.message, limit.details))
+            return
         task = asyncio.create_task(self._answer(command))
         self._tasks[command.ask] = task
         task.add_done_callback(lambda _: self._tasks.pop(command.ask, None))

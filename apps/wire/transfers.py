@@ -120,25 +120,27 @@ class Outgoing:
         self.transfer = transfer
         self.path = path
         self.nbytes = nbytes
+        self._sent = 0
         self._acknowledged = 0
         self._moved = asyncio.Event()
 
     def acknowledge(self, offset: int) -> None:
-        if offset > self._acknowledged:
-            self._acknowledged = min(offset, self.nbytes)
+        """Move the window. An offset that was not sent yet acknowledges nothing."""
+        if self._acknowledged < offset <= self._sent:
+            self._acknowledged = offset
             self._moved.set()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The frames of this transfer, as fast as they are acknowledged."""
         with open(self.path, "rb") as file:
-            offset = 0
-            while offset < self.nbytes:
-                while offset - self._acknowledged >= CHUNKS_IN_FLIGHT * CHUNK_SIZE:
+            while self._sent < self.nbytes:
+                while self._sent - self._acknowledged >= CHUNKS_IN_FLIGHT * CHUNK_SIZE:
                     self._moved.clear()
                     await self._moved.wait()
                 body = await on_disk(file.read, CHUNK_SIZE)
+                offset = self._sent
+                self._sent += len(body)
                 yield pack_chunk(self.transfer, offset, body)
-                offset += len(body)
 
 
 def sha256_of(path: Path) -> str:

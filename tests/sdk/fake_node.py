@@ -274,6 +274,8 @@ class Talk:
         try:
             if node.op == ASSET:
                 result = self.node.values[node.args[0]]
+                if node.args[2] == "mock":
+                    result = result.slice(0, 1) if isinstance(result, pa.Table) else result[:1] * 0
             elif node.op == CONSTANT:
                 result = self._constants[node.args[0]]
             elif node.op == "grid::column":

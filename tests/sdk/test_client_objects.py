@@ -89,6 +89,7 @@ def test_a_pointer_knows_its_dataset(hospital: Node) -> None:
     assert (births.shape, births.dtype, len(births)) == ((2, 2), torch.float64, 2)
     assert (births.description, births.tags, births.columns) == ("Of the ward.", ["#Births"], ["weight", "height"])
     assert (births.bounds, births.location) == (([0.5, 30.0], [6.0, 60.0]), hospital)
+    assert births.mock.tolist() == [[0.0, 0.0]]
     assert torch.equal(births[:, 0].sum().get(), torch.tensor(6.0, dtype=torch.float64))
     assert isinstance(births, torch.Tensor)
     assert isinstance(wards, grid.TablePointer)
@@ -107,6 +108,8 @@ def test_a_table_is_read_by_column(hospital: Node) -> None:
     assert wards[["height", "weight"]].get().tolist() == [[50.0, 3.1], [49.0, 2.9]]
     assert wards.count().get().item() == 2
     assert wards.get().equals(TABLE)
+    assert wards.mock.equals(TABLE.slice(0, 1))
+    assert wards.dataset == "wards"
     with pytest.raises(InvalidInputError, match="'weight', 'height'"):
         wards["age"]
 

@@ -120,6 +120,14 @@ def test_all_problems_come_at_once(hospital: Node) -> None:
     )
 
 
+def test_rows_of_the_same_people_name_the_dataset_that_says_who_they_are(fake: FakeNode, hospital: Node) -> None:
+    first = grid.private_tensor(VALUES, name="births").send(hospital)
+    for same in (first, "births", hospital.dataset("births")):
+        assert grid.private_tensor(VALUES, entities_of=same).spec().entities_of == "births"
+    with pytest.raises(InvalidInputError, match="entities_of"):
+        grid.private_tensor(VALUES, entities_of=7).spec()
+
+
 @pytest.mark.parametrize(
     "declared",
     [

@@ -6,11 +6,24 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 
-from apps.compute.messages import Append, Closed, Export, Exported, Forget, Limits, Load, Loaded, PutConstant
-from gridclient.program.graph import Dtype, Node, Ref, decode_program, program_hashes, result_hash
+from apps.compute.messages import (
+    Append,
+    Closed,
+    Evaluate,
+    Export,
+    Exported,
+    Forget,
+    Limits,
+    Load,
+    Loaded,
+    PutConstant,
+    Value,
+)
+from gridclient.program.graph import Dtype, Node, Ref, decode_program, program_hashes, result_hash, tensor_digest
 from gridclient.wire.errors import (
     GridError,
     InvalidInputError,
@@ -89,8 +102,7 @@ def test_what_is_not_the_closed_set_is_not_taken_for_it(
     assert proposal.closed is None
 
 
-@pytest.mark.parametrize("one_hot_first", [True, False])
-def test_a_one_hot_product_is_no_member_of_the_closed_set(births: tuple[Recorded, Ref], one_hot_first: bool) -> None:
+def test_a_one_hot_product_is_no_member_of_the_closed_set(births: tuple[Recorded, Ref]) -> None:
     recorded, x = births
     one = recorded.constant(torch.tensor([0.0, 0.0, 1.0, 0.0]))
     ref = recorded("aten::mv", recorded("aten::t", x), one)
@@ -165,6 +177,13 @@ def test_columns_of_a_table(tmp_path: Path) -> None:
     assert (both.shape, both.dtype, both.label) == ([3, 2], "float64", "rows")
     assert recorded.value(recorded("grid::count", table)).item() == 2
     assert recorded.propose(table).kind == "table"
+    reply = recorded.session.handle(Evaluate(1, table, str(tmp_path / "copy")), 0)
+    assert isinstance(reply, Value)
+    copied = pa.ipc.open_stream(reply.data).read_all()
+    assert copied.to_pydict() == {
+        "age": [30.0, 40.0, None],
+        "kind": [1, 0, None],
+    }  # as long as everybody knows it to be
     for wrong in (("grid::column", table, "weight"), ("aten::neg", table), ("grid::columns", table, ["age", "age"])):
         with pytest.raises(InvalidInputError):
             recorded.propose(recorded(*wrong))
@@ -236,8 +255,6 @@ def test_ids_that_do_not_grow_end_the_program(births: tuple[Recorded, Ref]) -> N
 
 
 def test_a_header_of_a_trillion_empty_columns_is_refused(births: tuple[Recorded, Ref]) -> None:
-    from gridclient.program.graph import tensor_digest
-
     recorded, _ = births
     digest = tensor_digest("float32", [0, 2**40], b"")
     recorded.session.handle(PutConstant(digest, TensorHeader("float32", [0, 2**40], 0), b""), 0)
@@ -284,14 +301,14 @@ def test_a_long_chain_is_computed_once_and_forgotten_values_are_freed() -> None:
 
 
 def test_values_that_were_dropped_for_memory_are_computed_again() -> None:
-    recorded = Recorded(Limits(memory=64 * 1024))
+    recorded = Recorded(Limits(memory=256 * 1024))
     start = recorded.constant(torch.arange(2048.0))
-    held = [recorded("aten::mul.Tensor", start, float(factor)) for factor in range(8)]
+    held = [recorded("aten::mul.Tensor", start, float(factor)) for factor in range(24)]
     for _ in range(2):
         for factor, ref in enumerate(held):
             assert torch.equal(recorded.value(ref), torch.arange(2048.0) * factor)
     total = held[0]
-    for ref in held[1:]:
+    for ref in held[1:8]:
         total = recorded("aten::add.Tensor", total, ref)
     assert torch.equal(recorded.value(total), torch.arange(2048.0) * 28)
 
@@ -331,8 +348,6 @@ def test_an_approved_program_runs_again_without_its_session(births: tuple[Record
     assert isinstance(exported, Exported)
     program = decode_program(exported.program)
     assert [node.id for node in program.nodes] == [0, 1, 2, 3]
-    again = Recorded()
-    again.bind(tensor_asset(tmp_path, VALUES, columns=["weight", "height"]))
     again = Recorded()
     spec = tensor_asset(tmp_path, VALUES, columns=["weight", "height"])
     again.session.program.judge.bind(spec, ["values"])

@@ -5,6 +5,7 @@ Nothing here sees a value, so its errors may quote torch: they depend on shapes,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -17,6 +18,7 @@ from gridclient.wire.errors import GridError, InvalidInputError, OperationNotAll
 from gridclient.wire.tensors import ITEM_SIZES, MAX_DIMENSIONS
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+Make = Callable[[Operand], torch.Tensor]
 REFUSED = (RuntimeError, IndexError, TypeError, ValueError, AssertionError, OverflowError)
 
 
@@ -30,24 +32,29 @@ def infer(target: Target, bound: dict[str, Any]) -> list[tuple[Shape, str]]:
 
     Raises ShapeError, InvalidInputError or OperationNotAllowedError with torch's own first line.
     """
-    try:
-        made = _run(target, bound, _meta)
-    except REFUSED as error:
-        raise refused(target.name, error, ShapeError) from None
-    outputs = list(made) if isinstance(made, (tuple, list)) else [made]
+    outputs = _tried(target, bound, _meta, ShapeError)
+    # Kernels know better than meta tensors which dtypes they take and give.
+    dtypes = (
+        [output.dtype for output in _tried(target, bound, _tiny, InvalidInputError)] if TABLE[target.name].probe else []
+    )
     found = []
-    for output in outputs:
-        if output.dtype not in NAMES:
-            raise InvalidInputError(f"{target.name} would give {output.dtype}, which is not supported.")
+    for output, dtype in zip(outputs, dtypes or [output.dtype for output in outputs], strict=True):
+        if dtype not in NAMES:
+            raise InvalidInputError(f"{target.name} would give {dtype}, which is not supported.", operation=target.name)
+        if any(extent < 0 for extent in output.shape):
+            raise ShapeError(f"{target.name} would give a negative extent.", operation=target.name)
         if output.dim() > MAX_DIMENSIONS:
-            raise ShapeError(f"{target.name} would give more than {MAX_DIMENSIONS} dimensions.")
-        found.append((tuple(output.shape), NAMES[output.dtype]))
-    if TABLE[target.name].probe:
-        try:
-            _run(target, bound, _tiny)
-        except REFUSED as error:
-            raise refused(target.name, error, InvalidInputError) from None
+            raise ShapeError(f"{target.name} would give more than {MAX_DIMENSIONS} dimensions.", operation=target.name)
+        found.append((tuple(output.shape), NAMES[dtype]))
     return found
+
+
+def _tried(target: Target, bound: dict[str, Any], make: Make, otherwise: type[GridError]) -> list[torch.Tensor]:
+    try:
+        made = _run(target, bound, make)
+    except REFUSED as error:
+        raise refused(target.name, error, otherwise) from None
+    return list(made) if isinstance(made, (tuple, list)) else [made]
 
 
 def refused(name: str, error: Exception, otherwise: type[GridError]) -> GridError:
@@ -67,7 +74,7 @@ def _tiny(operand: Operand) -> torch.Tensor:
     return torch.zeros([min(extent, 2) for extent in operand.shape], dtype=DTYPES[operand.dtype])
 
 
-def _run(target: Target, bound: dict[str, Any], make: Any) -> Any:
+def _run(target: Target, bound: dict[str, Any], make: Make) -> Any:
     def value(given: Any) -> Any:
         if isinstance(given, Operand):
             return make(given)

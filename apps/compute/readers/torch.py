@@ -73,6 +73,8 @@ class TorchReader:
                 raise InternalError(
                     f"{entry.node.op} could not be computed.", operation=entry.node.op, line=entry.node.line
                 ) from None
+            if not _as_judged(entry, running[number]):
+                raise InternalError(f"{entry.node.op} gave another shape than was judged.", operation=entry.node.op)
             if entry.held or entry.waiting:
                 self._store(number, entry, running[number])
             self._free(self._program.settle(number))
@@ -156,3 +158,11 @@ class TorchReader:
         if op in ("aten::mean", "aten::mean.dim"):
             reduced = reduced * (records.numel() / records.sum().to(torch.float64)).to(reduced.dtype)
         return reduced
+
+
+def _as_judged(entry: Entry, computed: tuple[Computed, ...]) -> bool:
+    """Whether values are what the label and the limits were decided for. Shapes never depend on values."""
+    return all(
+        fact.table is not None or (value.shape == fact.shape and value.dtype == DTYPES[fact.dtype])
+        for fact, value in zip(entry.facts, computed, strict=True)
+    )

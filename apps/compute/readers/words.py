@@ -6,6 +6,7 @@ people, then all steps, repeated ones folded. Nothing in it depends on private v
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from gridclient.program.graph import ASSET, CONSTANT, Dtype, Ref
 LONGEST_PERIOD = 64
 FEWEST_REPEATS = 3
 MOST_LINES = 500
+MOST_STEPS = 20_000
 LABELS = {
     "public": "public",
     "rows": "private: one entry for each row",
@@ -95,7 +97,10 @@ def describe(steps: list[Step], result: int) -> str:
     look = [f"  step {step.id}: {step.look}" for step in sorted(steps, key=_rank) if step.look]
     if look:
         lines += ["", "Look at this:", *_shortened(_grouped(look))]
-    return "\n".join([*lines, "", f"All {len(steps)} steps:", *_shortened(_folded(steps))]) + "\n"
+    lines += ["", f"All {len(steps)} steps:", *_shortened(_folded(steps[:MOST_STEPS]))]
+    counts = Counter(step.op for step in steps[MOST_STEPS:])
+    lines += [f"  ... and {count} more times {op}" for op, count in counts.most_common()]
+    return "\n".join(lines) + "\n"
 
 
 def step_text(step: Step) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from apps.datasets.assets import TENSOR, Ingested
+from apps.datasets.assets import SUFFIXES, TENSOR, Ingested
 from apps.datasets.folders import sync_folder
 from apps.datasets.ingest.declared import check_spec
 from apps.datasets.ingest.limits import IngestLimits, Problems
@@ -46,6 +46,8 @@ def ingest(
     """
     problems = Problems()
     check_spec(spec, limits, problems)
+    if spec.kind not in SUFFIXES:
+        problems.check()
     run = ingest_tensor if spec.kind == TENSOR else ingest_table
     try:
         ingested = run(spec, values, mock, entities_key, out, limits, problems)

@@ -22,9 +22,10 @@ def allowed(column: Column) -> tuple[float, float] | None:
         return 0.0, 1.0
     if column.kind == CATEGORY:
         return 0.0, len(column.categories or [""]) - 1.0
-    if column.low is None or column.high is None:
+    low, high = column.low, column.high
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return None
-    return column.low, column.high
+    return low, high
 
 
 def is_float(dtype: str) -> bool:

@@ -41,7 +41,7 @@ def ingest_table(
     problems: Problems,
 ) -> Ingested:
     """Check and write a table; problems are added, not raised. Raises InvalidInputError for a file it cannot read."""
-    columns = published_columns(spec)
+    columns: Sequence[Column] = published_columns(spec)
     table = read_table(values, limits.bytes)
     n = table.num_rows
     rows = n if spec.max_rows is None else max(spec.max_rows, n)
@@ -51,19 +51,20 @@ def ingest_table(
         problems.add("max_rows: the upload has more rows.")
     if rows > limits.rows or rows * 8 * len(columns) > limits.bytes:
         raise InvalidInputError("max_rows: a table of so many rows and columns passes the limit of this node.")
-    identifiers = [spec.entities] if spec.entities is not None else []
-    _check_names(table, [*(column.name for column in columns), *identifiers], "")
+    columns = _found(table, columns, spec.entities, problems)
+    if not columns:
+        raise InvalidInputError("columns: the table has none of those that are declared.")
     arrays, present = _checked(table, columns, spec.missing, problems)
     nbytes, sha256 = _write(out / f"{VALUES}{SUFFIXES[TABLE]}", columns, arrays, present, rows, has_presence(spec))
     entities = _entities(table, spec, key, limits, problems)
     if entities is not None:
         entities.write(out, rows)
-    _mock(spec, columns, arrays, rows, mock, out, limits, problems)
+    _mock(spec, columns, [array[present] for array in arrays], rows, mock, out, limits, problems)
     return Ingested(
         kind=TABLE,
         dtype="",
         shape=[rows, len(columns)],
-        columns=columns,
+        columns=list(columns),
         rows_public=spec.max_rows is None,
         row_count=n,
         entities="rows" if entities is None else "declared",
@@ -76,16 +77,22 @@ def ingest_table(
     )
 
 
-def _check_names(table: pa.Table, names: Sequence[str], of: str) -> None:
-    # The upload's own names stay out of the text: in a table that was turned round they are values.
-    absent = [name for name in dict.fromkeys(names) if name not in table.column_names]
-    problems = [f"{of}{subject(name)}: it is declared and not in the table." for name in absent]
-    if set(table.column_names) - set(names):
-        problems.append(f"{of}columns: the table has columns that are not declared.")
-    if len(set(table.column_names)) != len(table.column_names):
-        problems.append(f"{of}columns: the table has two columns of one name.")
-    if problems:
-        raise InvalidInputError(" ".join(problems))
+def _found(
+    table: pa.Table, columns: Sequence[Column], identifiers: str | None, problems: Problems, *, of: str = ""
+) -> list[Column]:
+    """The declared columns that the table has once; what is absent, twice or undeclared becomes a problem."""
+    # The upload's own names stay out of the texts: in a table that was turned round they are values.
+    present, names = table.column_names, [column.name for column in columns]
+    if identifiers is not None:
+        names.append(identifiers)
+    for name in names:
+        if name not in present:
+            problems.add(f"{of}{subject(name)}: it is declared and not in the table.")
+    if set(present) - set(names):
+        problems.add(f"{of}columns: the table has columns that are not declared.")
+    if len(set(present)) != len(present):
+        problems.add(f"{of}columns: the table has two columns of one name.")
+    return [column for column in columns if present.count(column.name) == 1]
 
 
 def _checked(
@@ -123,9 +130,9 @@ def _read(values: pa.ChunkedArray, column: Column, problems: Problems, of: str) 
         return days, _numpy(pc.is_null(values), False)
     if column.kind == NUMBER and (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         numbers = _numpy(values.cast(pa.float64(), safe=False), np.nan)
-        if pa.types.is_integer(kind) and (np.abs(numbers) > EXACT).any():
+        if pa.types.is_integer(kind) and (np.abs(numbers) >= EXACT).any():
             problems.add(
-                f"{where}: whole numbers beyond 2**53 cannot be kept exactly; declare a category, or scale them."
+                f"{where}: whole numbers of 2**53 and beyond cannot be kept exactly; declare a category, or scale them."
             )
         gone = np.isnan(numbers)
         return np.where(gone, 0.0, numbers), gone
@@ -176,7 +183,7 @@ def _padded(array: Array, rows: int) -> pa.Array:
 def _entities(
     table: pa.Table, spec: PublishSpec, key: bytes, limits: IngestLimits, problems: Problems
 ) -> Entities | None:
-    if spec.entities is None:
+    if spec.entities is None or table.column_names.count(spec.entities) != 1:
         return None
     entities = Entities(key, limits)
     for chunk in table[spec.entities].chunks:
@@ -214,19 +221,20 @@ def _mock(
         problems.add(f"mock data: 1 to {limits.mock_rows} rows.")
         return
     # An owner's mock file may well have the column of identifiers; it stays out like that of the values.
-    names = [column.name for column in columns]
-    _check_names(
-        table.drop_columns([spec.entities]) if spec.entities in table.column_names else table, names, MOCK_DATA
-    )
+    if spec.entities in table.column_names:
+        table = table.drop_columns([spec.entities])
+    if len(_found(table, columns, None, problems, of=MOCK_DATA)) < len(columns):
+        return
     arrays, present = _checked(table, columns, spec.missing, problems, of=MOCK_DATA)
     _write(path, columns, arrays, present, table.num_rows, has_presence(spec))
+    arrays = [array[present] for array in arrays]
     known = mocks.digests(_rows(arrays), "float64")
     step = max(1, BLOCK // (8 * len(columns)))
     for first in range(0, len(private[0]), step):
         if known & mocks.digests(_rows([array[first : first + step] for array in private]), "float64"):
             problems.add(mocks.EQUAL_ROW)
             break
-    if table.num_rows == len(private[0]):
+    if len(arrays[0]) == len(private[0]):
         for column, dtype, given, kept in zip(columns, dtypes, arrays, private, strict=True):
             if mocks.permuted(given, kept, dtype):
                 problems.add(mocks.permuted_text(column.name))

@@ -147,7 +147,8 @@ def _entities(
     entities = Entities(key, limits)
     if uploaded.shape[:1] != (rows,):
         problems.add("entities: there must be one identifier for each row.")
-    elif uploaded.dtype == "int64" and len(uploaded.shape) == 1:
+        return None
+    if uploaded.dtype == "int64" and len(uploaded.shape) == 1:
         entities.extend(int(number) for number in uploaded.array(path))
     elif uploaded.dtype == "uint8" and len(uploaded.shape) == 2 and uploaded.shape[1] <= WIDEST_IDENTIFIER:
         try:

@@ -64,6 +64,11 @@ class Dataset:
         return self._node
 
     @property
+    def mock(self) -> Any:
+        """Public rows that look alike: a tensor, or an Arrow table. Asked from the node."""
+        return self._node.mock(self)
+
+    @property
     def rights(self) -> list[str]:
         """What I may do with it: discover, compute, aggregate, read."""
         return list(self._metadata.get("rights", ()))

@@ -146,6 +146,16 @@ class Node(Administration):
             dataset.id, dataset.version, dataset.shape, DTYPES[dataset.dtype], info=dataset
         )
 
+    def mock(self, dataset: Dataset) -> Any:
+        """The public mock data of a dataset: a tensor, or an Arrow table."""
+        from gridclient.values import DTYPES
+
+        if dataset.kind == "table":
+            table = self.recorder.input_table(dataset.id, dataset.version, "mock")
+            return self.get(table.ref, table)
+        dtype = DTYPES[dataset.dtype]
+        return self.recorder.input_asset(dataset.id, dataset.version, dataset.shape, dtype, "mock", info=dataset).get()
+
     def append(self, node: ProgramNode) -> None:
         """Queue a node of the program."""
         self._connection.append(node)

@@ -368,10 +368,10 @@ def _check_people(entities: Any, entities_of: Any, domain: Any, problems: Proble
 
 
 def _slug(dataset: Any) -> str | None:
-    """The name of a dataset, or of the dataset behind a pointer."""
+    """The name of a dataset, or of the one that a pointer shows."""
     if dataset is None or isinstance(dataset, str):
         return dataset
-    found = dataset if isinstance(dataset, Dataset) else getattr(dataset, "dataset", None)
-    if not isinstance(found, Dataset):
+    name = dataset.name if isinstance(dataset, Dataset) else getattr(dataset, "dataset", None)
+    if not isinstance(name, str) or not name or "," in name:
         raise InvalidInputError("entities_of is a dataset, its name, or a pointer to it.")
-    return found.name
+    return name

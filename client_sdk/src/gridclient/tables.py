@@ -27,51 +27,56 @@ class TablePointer:
     def __init__(self, recorder: Recorder, dataset: Dataset) -> None:
         self._recorder = recorder
         self._table = recorder.input_table(dataset.id, dataset.version)
-        self.dataset = dataset
+        self._dataset = dataset
 
     @property
     def columns(self) -> list[str]:
         """Names of the columns, in order."""
-        return self.dataset.columns
+        return self._dataset.columns
 
     @property
     def schema(self) -> list[Column]:
         """Kinds, bounds and categories of the columns."""
-        return list(self.dataset.schema)
+        return list(self._dataset.schema)
 
     @property
     def bounds(self) -> Any:
         """{column: (low, high)} of the columns with declared bounds; None when there are none."""
-        return self.dataset.bounds
+        return self._dataset.bounds
 
     @property
     def description(self) -> str:
-        return self.dataset.description
+        return self._dataset.description
 
     @property
     def tags(self) -> list[str]:
-        return self.dataset.tags
+        return self._dataset.tags
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Rows (padded where their number is private) and columns."""
-        return self.dataset.shape
+        return self._dataset.shape
 
     @property
     def location(self) -> Node:
         """The node that holds it."""
-        return self.dataset.location
+        return self._dataset.location
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self._dataset.name
 
     @property
     def mock(self) -> pa.Table:
         """Public rows that look alike."""
-        return self.location.get(self._recorder.input_table(self.dataset.id, self.dataset.version, "mock").ref, self)
+        return self._dataset.mock
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"<TablePointer {self.dataset.name} {list(self.shape)} on {self.location.id}>"
+        return f"<TablePointer {self._dataset.name} {list(self.shape)} on {self.location.id}>"
 
     def __getitem__(self, names: str | Sequence[str]) -> Pointer:
         """A column [n]; or, for a list of names, columns as float64 [n, len(names)]."""
@@ -99,7 +104,7 @@ class TablePointer:
         return self.location.request(self._table.ref, reason, self)
 
     def _column(self, name: object) -> Column:
-        for column in self.dataset.schema:
+        for column in self._dataset.schema:
             if column.name == name:
                 return column
         raise InvalidInputError(f"There is no column {name!r}; there are {', '.join(map(repr, self.columns))}.")

@@ -1,0 +1,70 @@
+"""The processes of live deployments, by what the kernel says of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def _all() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return (Path("/proc") / str(pid) / name).read_bytes()
+    except OSError:
+        return b""
+
+
+def server(folder: Path) -> int:
+    """The web process of the deployment in `folder`."""
+    wanted = f"GRID_DIR={folder}\0".encode()
+    (found,) = [pid for pid in _all() if b"\0run" in _read(pid, "cmdline") and wanted in _read(pid, "environ")]
+    return found
+
+
+def group(leader: int) -> set[int]:
+    """A web process and all that computes for it: forkserver and workers, as long as they run."""
+    found = set()
+    for pid in _all():
+        try:
+            mine = os.getsid(pid) == leader
+        except ProcessLookupError:
+            continue
+        if mine and running(pid):
+            found.add(pid)
+    return found
+
+
+def running(pid: int) -> bool:
+    """Whether it still runs: a process that ended and waits to be collected has no command line."""
+    return bool(_read(pid, "cmdline"))
+
+
+def forkserver(leader: int) -> int:
+    """The process that the workers of a web process are forked from."""
+    (found,) = [pid for pid in group(leader) if _parent(pid) == leader]
+    return found
+
+
+def workers(leader: int) -> set[int]:
+    """The workers of a web process."""
+    root = forkserver(leader)
+    return {pid for pid in group(leader) if _parent(pid) == root}
+
+
+def _parent(pid: int) -> int:
+    # The name, in brackets, may hold anything.
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return int(fields[1]) if fields else 0
+
+
+def wait_until(fact: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait for something that another process does. Fails with `what` after `seconds`."""
+    end = time.monotonic() + seconds
+    while not fact():
+        assert time.monotonic() < end, f"Not within {seconds} s: {what}"
+        time.sleep(0.02)

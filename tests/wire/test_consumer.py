@@ -1,0 +1,522 @@
+"""The protocol as hostile and unlucky clients speak it: each mistake has one typed answer, and the session goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+import zlib
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from gridclient.program.graph import Node, Ref
+from gridclient.program.operations import OPERATIONS_VERSION
+from gridclient.wire import messages as m
+from gridclient.wire.errors import GetNotPermittedError, GridError, InternalError, LimitExceededError, NotFoundError
+from gridclient.wire.frames import (
+    BATCH,
+    CHUNK,
+    CHUNK_SIZE,
+    CHUNKS_IN_FLIGHT,
+    HEADER,
+    MAX_FRAME,
+    pack_batch,
+    pack_chunk,
+    unpack,
+)
+from tests.factories import processes
+from tests.factories.grid import LiveGrid
+from tests.factories.raw import RawClient, rest, sign_in
+from tests.factories.staff import PASSWORD, Staff, single_node
+
+BIG = 8 * 2**20
+COLUMNS = [m.Column("a", low=0.0, high=50.0)]
+_names = (f"consumer-{number}" for number in count(1))
+
+
+@pytest.fixture(scope="module")
+def staff(grid: LiveGrid) -> Staff:
+    return Staff(grid.hospital)
+
+
+@pytest.fixture(scope="module")
+def scientist(staff: Staff) -> str:
+    name = next(_names)
+    staff.hire(name, "scientist")
+    return name
+
+
+@pytest.fixture(scope="module")
+def owner(staff: Staff) -> str:
+    name = next(_names)
+    staff.hire(name, "owner")
+    return name
+
+
+def goes_on(client: RawClient) -> None:
+    """The session still answers, and with the right value."""
+    assert client.get(client.constant(np.array([2.5, 4.0]))).tolist() == [2.5, 4.0]
+
+
+def open_socket(url: str) -> ClientConnection:
+    return connect(url.replace("http", "ws", 1) + "/ws/grid/", compression=None, max_size=MAX_FRAME)
+
+
+def last_words(socket: ClientConnection) -> tuple[str, int]:
+    """The code of the goodbye, and with which code the socket was closed. Nothing may come in between."""
+    (command,) = m.decode_node(unpack(socket.recv(timeout=10)).body).commands
+    assert isinstance(command, m.Goodbye), command
+    assert command.message
+    with pytest.raises(ConnectionClosed) as closed:
+        socket.recv(timeout=10)
+    assert closed.value.rcvd is not None
+    return command.code, closed.value.rcvd.code
+
+
+# --- hello ------------------------------------------------------------------------------------------------------
+
+
+def test_silent_socket_is_closed_after_five_seconds(staff: Staff) -> None:
+    with open_socket(staff.url) as socket:
+        began = time.monotonic()
+        assert last_words(socket) == ("authentication", 4401)
+        assert 4 < time.monotonic() - began < 8
+
+
+def hello(token: str = "", **changes: Any) -> m.Hello:
+    given = {"token": token, "protocol": m.PROTOCOL_VERSION, "operations": OPERATIONS_VERSION, "client": "raw"}
+    return m.Hello(**{**given, **changes})
+
+
+@pytest.mark.parametrize(
+    ("number", "commands", "expected"),
+    [
+        (1, [hello("grd_no_token")], ("authentication", 4401)),
+        (1, [hello("")], ("authentication", 4401)),
+        (1, [hello(protocol=m.PROTOCOL_VERSION + 1)], ("version_mismatch", 4426)),
+        (1, [hello(protocol=0)], ("version_mismatch", 4426)),
+        (1, [hello(operations=OPERATIONS_VERSION + 1)], ("version_mismatch", 4426)),
+        (1, [], ("authentication", 4401)),
+        (1, [m.Get(1, Ref(1))], ("authentication", 4401)),
+        (1, [hello(), m.Get(1, Ref(1))], ("authentication", 4401)),
+        (2, [hello()], ("authentication", 4401)),
+    ],
+)
+def test_wrong_hello_gets_a_goodbye_that_says_why(
+    staff: Staff, number: int, commands: list[Any], expected: tuple[str, int]
+) -> None:
+    with open_socket(staff.url) as socket:
+        socket.send(pack_batch(m.encode(m.ClientBatch(number, commands))))
+        assert last_words(socket) == expected
+
+
+def test_chunk_before_hello_is_refused(staff: Staff) -> None:
+    with open_socket(staff.url) as socket:
+        socket.send(pack_chunk(1, 0, b"x"))
+        assert last_words(socket) == ("authentication", 4401)
+
+
+def test_network_holds_no_data_and_says_so(grid: LiveGrid) -> None:
+    token = sign_in(grid.network.url, grid.network.username, grid.network.password)
+    with open_socket(grid.network.url) as socket:
+        socket.send(pack_batch(m.encode(m.ClientBatch(1, [hello(token)]))))
+        assert last_words(socket) == ("invalid_input", 4400)
+
+
+def test_browser_page_cannot_open_the_data_socket(staff: Staff, scientist: str) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        RawClient(staff.url, staff.tokens[scientist], Origin=staff.url)
+    assert refused.value.response.status_code == 403
+
+
+def test_second_hello_changes_nothing(staff: Staff, scientist: str, owner: str) -> None:
+    with staff.client(owner) as publisher:
+        dataset = publisher.publish(np.ones((12, 1)), name=next(_names), columns=COLUMNS)
+    with staff.client(scientist) as client:
+        client.send(hello(staff.tokens[owner]))
+        assert client.receive().code == "invalid_input"
+        with pytest.raises(GetNotPermittedError):
+            client.get(client.asset(dataset))
+        goes_on(client)
+
+
+# --- frames -----------------------------------------------------------------------------------------------------
+
+
+def packed(value: Any) -> bytes:
+    return pack_batch(msgspec.msgpack.encode(value))
+
+
+NESTED_ARGUMENT = b"\x92\x63\x91\x92\xa3run\x91\x95\x01\xa9aten::neg" + b"\x91" * 50_000
+BAD_FRAMES: dict[str, bytes | str] = {
+    "empty": b"",
+    "shorter than a header": bytes(HEADER.size - 1),
+    "unknown kind": HEADER.pack(7, 0, 0, zlib.crc32(b"")),
+    "batch with a transfer": HEADER.pack(BATCH, 1, 0, zlib.crc32(b"")),
+    "batch with an offset": HEADER.pack(BATCH, 0, 1, zlib.crc32(b"")),
+    "damaged batch": HEADER.pack(BATCH, 0, 0, 1) + b"\x92\x63\x90",
+    "damaged chunk": HEADER.pack(CHUNK, 1, 0, 1) + b"x",
+    "text": "hello",
+    "empty batch": pack_batch(b""),
+    "nothing": packed(None),
+    "map": packed({"id": 99, "commands": []}),
+    "nested": pack_batch(b"\x91" * 100_000),
+    "nested argument": pack_batch(NESTED_ARGUMENT),
+    "declares 2**32 commands": pack_batch(b"\x92\x63\xdd\xff\xff\xff\xff"),
+    "declares 4 GB": pack_batch(b"\x92\x63\x91\x92\xa5hello\xc6\xff\xff\xff\xff"),
+    "goes on after its end": pack_batch(b"\x92\x63\x90\x90"),
+    "no command": packed([99, [None]]),
+    "unknown command": packed([99, [["launch", 1]]]),
+    "command of the node": packed([99, [["published", 1, {}]]]),
+    "field missing": packed([99, [["get", 1]]]),
+    "field too many": packed([99, [["bye", 1]]]),
+    "field of another type": packed([99, [["fetch", 1, 2]]]),
+    "unknown extension": packed([99, [["get", 1, msgspec.msgpack.Ext(99, b"x")]]]),
+    "reference cut short": packed([99, [["drop", [msgspec.msgpack.Ext(1, b"")]]]]),
+    "not UTF-8": pack_batch(b"\x92\x63\x91\x93\xa5fetch\x01\xa2\xff\xff"),
+    "batch id that is no number": packed(["99", []]),
+    "batch id that does not grow": packed([1, []]),
+    "negative batch id": packed([-1, []]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FRAMES)
+def test_bad_frame_is_answered_by_one_typed_error_and_the_session_goes_on(
+    staff: Staff, scientist: str, name: str
+) -> None:
+    with staff.client(scientist) as client:
+        client.socket.send(BAD_FRAMES[name])
+        reply = client.receive()
+        assert isinstance(reply, m.Error)
+        assert reply.code == "invalid_input"
+        goes_on(client)
+
+
+def test_batch_seen_twice_is_refused_and_not_run_again(staff: Staff, scientist: str) -> None:
+    with staff.client(scientist) as client:
+        value = client.constant(np.array([1.0]))
+        frame = pack_batch(m.encode(m.ClientBatch(50, [m.Get(1, value)])))
+        client.socket.send(frame)
+        assert isinstance(client.receive(), m.Answer)
+        client.socket.send(frame)
+        assert client.receive().code == "invalid_input"
+
+
+def test_too_many_bad_frames_end_the_session(staff: Staff, scientist: str) -> None:
+    with staff.client(scientist) as client:
+        for _ in range(33):
+            client.socket.send(b"nonsense")
+        for _ in range(32):
+            assert client.receive().code == "invalid_input"
+        assert last_words(client.socket) == ("limit_exceeded", 4400)
+    with staff.client(scientist) as another:
+        goes_on(another)
+
+
+def test_frame_beyond_the_limit_ends_only_its_own_connection(staff: Staff, scientist: str) -> None:
+    with staff.client(scientist) as other:
+        with staff.client(scientist) as client:
+            with pytest.raises(ConnectionClosed):
+                client.socket.send(bytes(MAX_FRAME + 1))
+                client.receive()
+        goes_on(other)
+
+
+# --- commands ---------------------------------------------------------------------------------------------------
+
+
+def test_error_in_one_command_does_not_stop_the_next(staff: Staff, scientist: str) -> None:
+    wrong = m.Constant("0" * 64, m.TensorHeader("float64", [3], 8), bytes(8))
+    with staff.client(scientist) as client:
+        value = client.constant(np.array([7.0]))
+        client.send(
+            wrong,
+            m.Run([Node(40, "grid::asset", ["no id", 1, "values"])]),
+            m.Run([Node(41, "os::system", ["true"]), Node(42, "aten::neg", [value])]),
+            m.Fetch(1, "no id"),
+            m.Get(2, Ref(41)),
+            m.Get(3, Ref(99)),
+            m.Get(4, Ref(42)),
+        )
+        replies = [client.receive() for _ in range(5)]
+        assert [reply.code for reply in replies if isinstance(reply, m.Error)] == ["invalid_input"]
+        refused = {reply.ask: reply.code for reply in replies if isinstance(reply, m.Refused)}
+        assert refused == {1: "not_found", 2: "operation_not_allowed", 3: "invalid_input"}
+        (answer,) = [reply for reply in replies if isinstance(reply, m.Answer)]
+        assert np.frombuffer(answer.data, "float64").tolist() == [-7.0]
+
+
+def test_every_ask_is_answered_even_when_there_are_too_many_at_once(staff: Staff, scientist: str) -> None:
+    asked = range(1, 101)
+    with staff.client(scientist) as client:
+        value = client.constant(np.array([1.0]))
+        client.send(*(m.Get(ask, value) for ask in asked))
+        replies = [client.receive() for _ in asked]
+        assert sorted(reply.ask for reply in replies) == list(asked)
+        refused = [reply.code for reply in replies if isinstance(reply, m.Refused)]
+        assert 0 < len(refused) <= 36
+        assert set(refused) == {"limit_exceeded"}
+        goes_on(client)
+
+
+def test_ask_that_is_still_open_cannot_be_asked_again(staff: Staff, scientist: str) -> None:
+    with staff.client(scientist) as client:
+        value = client.constant(np.array([1.0]))
+        client.send(m.Get(1, value), m.Get(1, value))
+        replies = {type(client.receive()) for _ in range(2)}
+        assert replies == {m.Error, m.Answer}
+
+
+# --- transfers --------------------------------------------------------------------------------------------------
+
+
+def announce(client: RawClient, data: bytes, **changes: Any) -> m.Upload:
+    given = {"transfer": 9, "nbytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "purpose": "values"}
+    command = m.Upload(**{**given, **changes})
+    client.send(command)
+    return command
+
+
+ONE = bytes(1000)
+CHUNKS: dict[str, tuple[dict[str, Any], bytes]] = {
+    "out of order": ({}, pack_chunk(9, 1, ONE[1:])),
+    "longer than a chunk": ({"nbytes": 2 * CHUNK_SIZE}, pack_chunk(9, 0, bytes(CHUNK_SIZE + 1))),
+    "longer than announced": ({}, pack_chunk(9, 0, ONE + b"x")),
+    "another sha256": ({"sha256": "0" * 64}, pack_chunk(9, 0, ONE)),
+}
+
+
+@pytest.mark.parametrize("name", CHUNKS)
+def test_wrong_chunk_ends_its_transfer_only(staff: Staff, owner: str, name: str) -> None:
+    changes, chunk = CHUNKS[name]
+    with staff.client(owner) as client:
+        announce(client, ONE, **changes)
+        assert client.receive() == m.Ack(9, 0)
+        client.socket.send(chunk)
+        refused = client.receive()
+        assert (type(refused), refused.code, refused.transfer) == (m.Error, "invalid_input", 9)
+        client.socket.send(pack_chunk(9, 0, ONE))
+        assert client.receive().code == "not_found"
+        with pytest.raises(NotFoundError):
+            client.ask(m.Publish(1, m.PublishSpec(kind="tensor", name="never"), 9))
+        assert client.publish(np.ones((12, 1)), name=next(_names), columns=COLUMNS)["shape"] == [12, 1]
+
+
+UPLOADS: dict[str, tuple[dict[str, Any], str]] = {
+    "of nothing": ({"nbytes": 0}, "limit_exceeded"),
+    "of less than nothing": ({"nbytes": -1}, "limit_exceeded"),
+    "of more than there is": ({"nbytes": 2**62}, "limit_exceeded"),
+    "for another purpose": ({"purpose": "../../etc"}, "invalid_input"),
+    "of a constant without header": ({"purpose": "constant"}, "invalid_input"),
+    "with number 0": ({"transfer": 0}, "invalid_input"),
+    "with a negative number": ({"transfer": -1}, "invalid_input"),
+}
+
+
+@pytest.mark.parametrize("name", UPLOADS)
+def test_upload_that_cannot_be_is_refused_before_its_first_byte(staff: Staff, owner: str, name: str) -> None:
+    changes, code = UPLOADS[name]
+    with staff.client(owner) as client:
+        command = announce(client, ONE, **changes)
+        reply = client.receive()
+        assert (type(reply), reply.code, reply.transfer) == (m.Error, code, command.transfer)
+        goes_on(client)
+
+
+def test_number_of_a_transfer_is_used_once(staff: Staff, owner: str) -> None:
+    with staff.client(owner) as client:
+        announce(client, ONE)
+        assert client.receive() == m.Ack(9, 0)
+        announce(client, ONE)
+        assert client.receive().code == "invalid_input"
+
+
+def test_open_uploads_are_counted(staff: Staff, owner: str) -> None:
+    with staff.client(owner) as client:
+        for transfer in range(1, 17):
+            announce(client, ONE, transfer=transfer)
+            assert client.receive() == m.Ack(transfer, 0)
+        announce(client, ONE, transfer=17)
+        assert client.receive().code == "limit_exceeded"
+
+
+def test_chunk_of_an_unknown_transfer_is_refused(staff: Staff, scientist: str) -> None:
+    with staff.client(scientist) as client:
+        client.socket.send(pack_chunk(77, 0, b"x"))
+        reply = client.receive()
+        assert (type(reply), reply.code, reply.transfer) == (m.Error, "not_found", 77)
+        goes_on(client)
+
+
+def test_constant_that_is_not_what_its_digest_says_is_refused(staff: Staff, scientist: str) -> None:
+    with staff.client(scientist) as client:
+        client.send(m.Constant("0" * 64, m.TensorHeader("float64", [1], 8), bytes(8)))
+        with pytest.raises(GridError):
+            client.get(client.node("grid::constant", "0" * 64))
+        goes_on(client)
+
+
+def test_ask_is_answered_while_an_upload_runs(staff: Staff, owner: str) -> None:
+    data = bytes(2 * CHUNK_SIZE)
+    with staff.client(owner) as client:
+        announce(client, data)
+        assert client.receive() == m.Ack(9, 0)
+        client.socket.send(pack_chunk(9, 0, data[:CHUNK_SIZE]))
+        assert client.receive() == m.Ack(9, CHUNK_SIZE)
+        goes_on(client)
+        client.socket.send(pack_chunk(9, CHUNK_SIZE, data[CHUNK_SIZE:]))
+        assert client.receive() == m.Ack(9, 2 * CHUNK_SIZE)
+
+
+def begin_download(client: RawClient, values: np.ndarray) -> tuple[m.Answer, bytearray]:
+    """Upload a constant with a window of chunks in flight, ask for it, and take what comes without acknowledging."""
+    answer = client.ask(m.Get(1000, client.constant(values)))
+    assert answer.data is None
+    received = bytearray()
+    for _ in range(CHUNKS_IN_FLIGHT):
+        take_chunk(client, answer, received)
+    return answer, received
+
+
+def take_chunk(client: RawClient, answer: m.Answer, received: bytearray) -> None:
+    frame = client.receive()
+    assert (frame.transfer, frame.offset, len(frame.body)) == (answer.transfer, len(received), CHUNK_SIZE)
+    received += frame.body
+
+
+def test_download_never_runs_ahead_of_its_acknowledgements(staff: Staff, scientist: str) -> None:
+    values = np.random.default_rng(1).random(BIG // 8)
+    with staff.client(scientist) as client:
+        answer, received = begin_download(client, values)
+        # None of these says that anything of this transfer has arrived.
+        wrong = [(999, BIG), (answer.transfer, 0), (answer.transfer, -5), (answer.transfer, len(received) + 1)]
+        client.send(*(m.Ack(transfer, offset) for transfer, offset in wrong))
+        # A whole question and answer, and no further chunk in front of it.
+        goes_on(client)
+        while len(received) < BIG:
+            client.send(m.Ack(answer.transfer, len(received) - (CHUNKS_IN_FLIGHT - 1) * CHUNK_SIZE))
+            take_chunk(client, answer, received)
+        assert bytes(received) == values.tobytes()
+        assert hashlib.sha256(received).hexdigest() == answer.sha256
+        goes_on(client)
+
+
+def test_upload_may_have_a_window_of_chunks_in_flight(staff: Staff, owner: str) -> None:
+    data = np.random.default_rng(2).integers(0, 255, BIG, dtype=np.uint8).tobytes()
+    with staff.client(owner) as client:
+        announce(client, data)
+        assert client.receive() == m.Ack(9, 0)
+        sent = acknowledged = 0
+        while acknowledged < BIG:
+            while sent < BIG and sent - acknowledged < CHUNKS_IN_FLIGHT * CHUNK_SIZE:
+                client.socket.send(pack_chunk(9, sent, data[sent : sent + CHUNK_SIZE]))
+                sent += CHUNK_SIZE
+            reply = client.receive()
+            assert reply == m.Ack(9, acknowledged + CHUNK_SIZE)
+            acknowledged = reply.offset
+
+
+# --- what ends or changes under an open session -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["revoked", "signed out", "deactivated"])
+def test_open_socket_ends_with_the_right_to_have_it(staff: Staff, how: str) -> None:
+    name = next(_names)
+    token = staff.hire(name, "scientist")
+    with staff.client(name) as client:
+        begin_download(client, np.zeros(BIG // 8))
+        match how:
+            case "revoked":
+                staff.call(staff.server.username, "DELETE", f"tokens/{token.split('_')[1]}/")
+            case "signed out":
+                staff.call(name, "POST", "sign-out/")
+            case "deactivated":
+                staff.call(staff.server.username, "PATCH", f"users/{name}/", {"active": False})
+        began = time.monotonic()
+        assert last_words(client.socket) == ("authentication", 4401)
+        assert time.monotonic() - began < 1
+    assert rest("GET", f"{staff.url}/api/me/", token=token)[0] == 401
+    with open_socket(staff.url) as socket:
+        socket.send(pack_batch(m.encode(m.ClientBatch(1, [hello(token)]))))
+        assert last_words(socket) == ("authentication", 4401)
+
+
+def test_ask_sent_after_the_revocation_gets_no_answer(staff: Staff, owner: str) -> None:
+    token = staff.call(owner, "POST", "tokens/", {"name": "laptop"})["token"]
+    with staff.client(owner) as publisher:
+        dataset = publisher.publish(np.ones((12, 1)), name=next(_names), columns=COLUMNS)
+    with RawClient(staff.url, token) as client:
+        value = client.asset(dataset)
+        assert client.get(value).shape == (12, 1)
+        staff.call(owner, "DELETE", f"tokens/{token.split('_')[1]}/")
+        try:
+            client.send(m.Get(7, value))
+        except ConnectionClosed:
+            return
+        for _ in range(2):
+            try:
+                reply = client.receive()
+            except (GridError, ConnectionClosed) as ended:
+                assert getattr(ended, "code", "authentication") == "authentication" or isinstance(
+                    ended, ConnectionClosed
+                )
+                return
+            assert (type(reply), reply.code) == (m.Refused, "authentication")
+
+
+def test_revoked_grant_stops_the_next_get_of_an_open_session(staff: Staff, owner: str, scientist: str) -> None:
+    with staff.client(owner) as publisher:
+        dataset = publisher.publish(np.arange(12.0).reshape(12, 1), name=next(_names), columns=COLUMNS)
+    grant = staff.give(owner, dataset, scientist, "read")
+    with staff.client(scientist) as client:
+        value = client.asset(dataset)
+        assert client.get(value).sum() == 66
+        staff.call(owner, "DELETE", f"grants/{grant}/")
+        with pytest.raises(GetNotPermittedError):
+            client.get(value)
+        goes_on(client)
+
+
+def test_killed_worker_is_a_typed_error_of_its_own_session_only(
+    grid: LiveGrid, staff: Staff, scientist: str
+) -> None:
+    node = processes.server(grid.folder / "hospital")
+    with staff.client(scientist) as other, staff.client(scientist) as client:
+        goes_on(other)
+        before = processes.workers(node)
+        goes_on(client)
+        (worker,) = processes.workers(node) - before
+        value = client.constant(np.array([1.0]))
+        os.kill(worker, signal.SIGSTOP)
+        client.send(m.Get(1, value))
+        os.kill(worker, signal.SIGKILL)
+        refused = client.receive()
+        assert (type(refused), refused.ask, refused.code) == (m.Refused, 1, "internal")
+        with pytest.raises(InternalError):
+            client.get(value)
+        goes_on(other)
+    with staff.client(scientist) as third:
+        goes_on(third)
+
+
+def test_computation_beyond_the_deadline_is_stopped_with_the_limit_named(tmp_path: Path) -> None:
+    with single_node(tmp_path, GRID_DEADLINE="1") as server:
+        staff = Staff(server)
+        staff.hire("scientist", "scientist")
+        with staff.client("scientist") as client, staff.client("scientist") as other:
+            value = client.constant(np.eye(1200) / 2)
+            for _ in range(400):
+                value = client.node("aten::mm", value, value)
+            with pytest.raises(LimitExceededError) as stopped:
+                client.get(client.node("aten::sum", value))
+            assert stopped.value.details["limit"] == 1
+            goes_on(other)
+        assert sign_in(server.url, "scientist", PASSWORD)

@@ -1,0 +1,158 @@
+"""Every value leaves through `compute.release`: by the source, by what live doors let out, and by the audit log."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RELEASE = "apps/compute/release.py"
+DELIVER = "apps/wire/consumer.py:GridConsumer._deliver"
+
+
+def modules() -> dict[str, ast.Module]:
+    """Path and source of everything that a deployment runs. Migrations hold no code; `reference` makes pages of docs."""
+    found = {}
+    for room in ("apps", "gridsite"):
+        for path in sorted((ROOT / room).rglob("*.py")):
+            name = path.relative_to(ROOT).as_posix()
+            if "/migrations/" not in name and not name.startswith("gridsite/reference/"):
+                found[name] = ast.parse(path.read_text())
+    return found
+
+
+class Uses(ast.NodeVisitor):
+    """Where a name is called, read as an attribute or imported: {"path:Class.function"}."""
+
+    def __init__(self, path: str) -> None:
+        self.place = [path]
+        self.calls: dict[str, set[str]] = {}
+        self.attributes: dict[str, set[str]] = {}
+        self.imports: dict[str, set[str]] = {}
+        self.texts: dict[str, set[str]] = {}
+
+    def _here(self) -> str:
+        path, *names = self.place
+        return f"{path}:{'.'.join(names)}" if names else path
+
+    def _inside(self, node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        self.place.append(node.name)
+        self.generic_visit(node)
+        self.place.pop()
+
+    visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _inside
+
+    def visit_Call(self, node: ast.Call) -> None:
+        self.calls.setdefault(ast.unparse(node.func), set()).add(self._here())
+        self.generic_visit(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        self.attributes.setdefault(node.attr, set()).add(self._here())
+        self.generic_visit(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        for name in node.names:
+            self.imports.setdefault(f"{node.module}.{name.name}", set()).add(self.place[0])
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, str):
+            self.texts.setdefault(node.value, set()).add(self._here())
+
+
+@pytest.fixture(scope="module")
+def source() -> list[Uses]:
+    found = []
+    for path, tree in modules().items():
+        uses = Uses(path)
+        uses.visit(tree)
+        found.append(uses)
+    return found
+
+
+CALLS = {
+    # A value that may leave is made in one module, and put on the wire in one function.
+    "Released": {f"{RELEASE}:pointer", f"{RELEASE}:stored"},
+    "m.Answer": {DELIVER},
+    "Outgoing": {DELIVER},
+    "pack_chunk": {"apps/wire/transfers.py:Outgoing.chunks"},
+    # A worker computes a private value for the release only.
+    "Evaluate": {f"{RELEASE}:_evaluate"},
+    "_evaluate": {f"{RELEASE}:pointer", f"{RELEASE}:approved"},
+    "Answered": {
+        f"{RELEASE}:pointer",
+        f"{RELEASE}:_answered",
+        f"{RELEASE}:_evaluate",
+        "apps/datarequests/queries.py:answer_of",
+    },
+    # Each of its doors has one caller.
+    "release.pointer": {"apps/compute/sessions.py:Session.get"},
+    "release.approved": {"apps/datarequests/runner.py:_execute"},
+    "release.stored": {"apps/wire/asks.py:fetch"},
+    "answer_of": {"apps/wire/asks.py:fetch.load"},
+    "self._deliver": {"apps/wire/consumer.py:GridConsumer._answer"},
+}
+IMPORTS = {
+    "apps.compute.release.Released": {"apps/wire/consumer.py"},
+    "apps.compute.release.Answered": {"apps/datarequests/queries.py"},
+    "apps.compute.messages.Evaluate": {RELEASE},
+    "apps.compute.messages.Value": {RELEASE},
+    "apps.compute.models.StoredAnswer": {RELEASE, "apps/console/compute.py"},
+    "apps.datarequests.queries.answer_of": {"apps/wire/asks.py"},
+    "apps.wire.transfers.Outgoing": {"apps/wire/consumer.py"},
+    "gridclient.wire.frames.pack_chunk": {"apps/wire/transfers.py"},
+    # By their plain names they could be renamed on the way.
+    "apps.compute.release.pointer": set(),
+    "apps.compute.release.approved": set(),
+    "apps.compute.release.stored": set(),
+    "apps.compute.release._KEY": set(),
+    "gridclient.wire.messages.Answer": set(),
+}
+ATTRIBUTES = {
+    # Where the store is written, and where it is read.
+    "answer_file": {"apps/datarequests/actions.py:store_answer", "apps/datarequests/queries.py:answer_of"},
+}
+TEXTS = {
+    "websocket.send": {DELIVER, "apps/wire/consumer.py:GridConsumer._reply"},
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_only_these_make_or_hand_over_a_value(source: list[Uses], name: str) -> None:
+    assert set().union(*(uses.calls.get(name, set()) for uses in source)) == CALLS[name]
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_nobody_else_imports_what_values_are_made_with(source: list[Uses], name: str) -> None:
+    assert set().union(*(uses.imports.get(name, set()) for uses in source)) == IMPORTS[name]
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_stored_answers_are_read_in_one_place(source: list[Uses], name: str) -> None:
+    assert set().union(*(uses.attributes.get(name, set()) for uses in source)) == ATTRIBUTES[name]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_one_place_sends_on_the_data_socket(source: list[Uses], text: str) -> None:
+    assert set().union(*(uses.texts.get(text, set()) for uses in source)) == TEXTS[text]
+
+
+def test_console_shows_aggregates_without_their_numbers() -> None:
+    from django.contrib import admin
+
+    from apps.compute.models import StoredAnswer
+
+    page = admin.site.get_model_admin(StoredAnswer)
+    shown = {*page.list_display, *(page.fields or ()), *page.search_fields, *page.list_filter}
+    assert page.fields
+    assert "data" not in shown
+
+
+def test_value_cannot_be_called_released_elsewhere() -> None:
+    from apps.compute.release import Answered, Released
+    from gridclient.wire.errors import InternalError
+    from gridclient.wire.messages import TensorHeader
+
+    with pytest.raises(InternalError):
+        Released(Answered("tensor", TensorHeader("uint8", [1], 1), b"x", None), "public", key=object())
