@@ -16,7 +16,7 @@ from apps.api.views import caller, find
 from apps.datasets.models import Dataset
 from apps.datasets.queries import public_metadata
 from apps.permissions import actions
-from apps.permissions.policies import rights_on
+from apps.permissions.policies import check_can_grant, rights_on
 from apps.permissions.queries import datasets_visible_to, grants_visible_to, search
 from gridclient.wire.errors import InvalidInputError
 
@@ -64,6 +64,8 @@ class Grants(APIView):
         user = caller(request)
         dataset = find(datasets_visible_to(user), slug=slug)
         body = inputs.read(request, inputs.NewGrant)
+        # Before the name is looked up: who has no say here must not learn whether it exists.
+        check_can_grant(user, dataset)
         made = actions.give(
             dataset,
             to=_receiver(user, body.to),

@@ -9,6 +9,7 @@ from rest_framework.views import APIView
 
 from apps.accounts import actions
 from apps.accounts.names import normal
+from apps.accounts.policies import check_can_manage_accounts
 from apps.accounts.queries import resolve_users, teams_visible_to, tokens_visible_to, users_visible_to
 from apps.api import inputs, outputs
 from apps.api.paging import each, page
@@ -56,6 +57,8 @@ class Teams(APIView):
 
     def post(self, request: Request) -> Response:
         body, by = inputs.read(request, inputs.NewTeam), caller(request)
+        # Before names are looked up: who has no say here must not learn which of them exist.
+        check_can_manage_accounts(by)
         made = actions.create_team(
             slug=body.slug, name=body.name or body.slug, members=resolve_users(body.members), by=by
         )
@@ -72,6 +75,7 @@ class OneTeam(APIView):
         by = caller(request)
         team = find(teams_visible_to(by), slug=normal(slug))
         body = inputs.read(request, inputs.TeamChange)
+        check_can_manage_accounts(by)
         actions.set_members(team, members=resolve_users(body.members), by=by)
         return Response(outputs.team(find(teams_visible_to(by), pk=team.pk)))
 

@@ -103,8 +103,8 @@ class Program:
         except GridError as error:
             self.failures[node.id] = Failure(error, node.line[:MAX_LINE])
         except Exception:  # a mistake of ours must not end the session
-            error = InternalError(f"{node.op[:64]} could not be judged.", operation=node.op[:64])
-            self.failures[node.id] = Failure(error, node.line[:MAX_LINE])
+            ours = InternalError(f"{node.op[:64]} could not be judged.", operation=node.op[:64])
+            self.failures[node.id] = Failure(ours, node.line[:MAX_LINE])
         else:
             self.hashes[node.id] = lineage_hash(node, self.hashes)
             self.entries[node.id] = Entry(node, step, needed)

@@ -73,12 +73,15 @@ class GridAdmin(ModelAdmin):
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Only what the filters offer: any other field in an address would answer questions about hidden columns."""
-        fields = [entry for entry in self.get_list_filter(request) if isinstance(entry, str)]
-        return lookup in {f"{name}__{end}" for name in fields for end in ("exact", "gte", "lt", "isnull")} or any(
-            lookup == f"{name}__{remote.target_field.name}__exact"
-            for name in fields
-            if (remote := self.opts.get_field(name)).is_relation
-        )
+        allowed = set()
+        for entry in self.get_list_filter(request):
+            if not isinstance(entry, str):
+                allowed.add(entry.parameter_name)
+                continue
+            allowed |= {f"{entry}__{end}" for end in ("exact", "gte", "lt", "isnull")}
+            if (field := self.opts.get_field(entry)).is_relation:
+                allowed.add(f"{entry}__{field.target_field.name}__exact")
+        return lookup in allowed
 
     # --- addresses --------------------------------------------------------------------------------------------
 

@@ -7,8 +7,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.db.models import Count, Prefetch, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.http import HttpRequest
 from django.utils.dateparse import parse_datetime
 from unfold.decorators import display
 
@@ -105,7 +104,7 @@ class Withdraw(Act):
 
 
 class NeedsMe(admin.SimpleListFilter):
-    """The list opens on what waits for the person who looks; the address is the filter."""
+    """What waits for the person who looks. The sidebar leads there as long as something does."""
 
     title = "whose turn it is"
     parameter_name = "turn"
@@ -145,11 +144,6 @@ class DataRequestAdmin(GridAdmin):
             inputs = inputs.filter(Q(dataset__in=datasets_visible_to(user)) | Q(request__requester=user))
         known = Prefetch("inputs", inputs, to_attr="known_inputs")
         return requests_visible_to(user).prefetch_related(known)
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        if not request.GET and self.has_view_permission(request) and requests_i_may_decide(person(request)).exists():
-            return redirect(f"{request.path}?turn=me")
-        return super().changelist_view(request, extra_context)
 
     def heading(self, user: User, obj: DataRequest) -> str:
         return f"{shape_words(obj)} for {obj.requester.username}"

@@ -36,7 +36,7 @@ class Describe(Act):
         words = {
             "name": obj.name,
             "description": obj.description,
-            "tags": ", ".join(tag.text for tag in obj.tags.all()),
+            "tags": ", ".join(obj.typed_tags),
             "visibility": obj.visibility,
         }
         super().__init__(*args, obj=obj, initial=words, **kwargs)
@@ -62,14 +62,14 @@ class DatasetAdmin(GridAdmin):
     role = "node"
     acts = (Describe,)
     page_template = "console/dataset.html"
-    list_display = ["name", "slug", "tag_names", "kind", "shape", "visibility", "owner", "published"]
+    list_display = ["name", "slug", "tag_names", "kind", "shape", "seen_by", "owner", "published"]
     list_filter = ["visibility"]
     search_fields = ["name", "slug", "description", "tags__text"]
     search_help_text = "Search by name, description or tag"
     list_select_related = ["ownership__owner"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Dataset]:
-        return datasets_visible_to(person(request)).prefetch_related("tags", "versions")
+        return datasets_visible_to(person(request))
 
     def panels(self, user: User, obj: Dataset) -> list[Panel]:
         version = obj.current
@@ -113,7 +113,11 @@ class DatasetAdmin(GridAdmin):
 
     @display(description="tags")
     def tag_names(self, dataset: Dataset) -> str:
-        return " ".join(tag.text for tag in dataset.tags.all())
+        return " ".join(dataset.typed_tags)
+
+    @display(description="visibility", ordering="visibility")
+    def seen_by(self, dataset: Dataset) -> str:
+        return dataset.visibility
 
     @display(description="kind")
     def kind(self, dataset: Dataset) -> str:

@@ -47,5 +47,5 @@ def _item(request: HttpRequest, icon: str, page: Any) -> dict[str, Any]:
         "link": reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist"),
     }
     if page.model is DataRequest and (number := requests_i_may_decide(person(request)).count()):
-        item["badge"] = str(number)
+        item |= {"badge": str(number), "link": f"{item['link']}?turn=me"}
     return item

@@ -23,7 +23,7 @@ from apps.datasets.models import Dataset
 from apps.permissions import actions as verbs
 from apps.permissions.models import Grant
 from apps.permissions.policies import can_grant
-from apps.permissions.queries import datasets_visible_to, grants_visible_to
+from apps.permissions.queries import datasets_owned_by, grants_visible_to
 from gridclient.wire.errors import InvalidInputError
 
 MEANINGS = {
@@ -33,11 +33,6 @@ MEANINGS = {
     "read": "read: copy the values",
 }
 STATUS = {"holds": "success", "revoked": "danger", "expired": "warning"}
-
-
-def own_datasets(user: User) -> QuerySet[Dataset]:
-    """Those on which this person may give rights."""
-    return datasets_visible_to(user).filter(ownership__owner=user)
 
 
 class GiveRight(Act):
@@ -64,11 +59,11 @@ class GiveRight(Act):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["dataset"].queryset = own_datasets(self.user)  # type: ignore[attr-defined]
+        self.fields["dataset"].queryset = datasets_owned_by(self.user)  # type: ignore[attr-defined]
 
     @classmethod
     def allowed(cls, user: User, obj: Any) -> bool:
-        return own_datasets(user).exists()
+        return datasets_owned_by(user).exists()
 
     def run(self) -> Grant:
         words = self.cleaned_data
@@ -140,7 +135,7 @@ class GrantAdmin(GridAdmin):
         return grants_visible_to(person(request))
 
     def initial(self, request: HttpRequest) -> dict[str, Any]:
-        return {"dataset": own_datasets(person(request)).filter(slug=request.GET.get("of", "")).first()}
+        return {"dataset": datasets_owned_by(person(request)).filter(slug=request.GET.get("of", "")).first()}
 
     def heading(self, user: User, obj: Grant) -> str:
         return f"{obj.right} on {obj.dataset.name} for {self.receiver(obj)}"

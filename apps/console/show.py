@@ -46,7 +46,7 @@ def shown(value: Any) -> SafeString:
         case list() | tuple():
             return lines(value)
         case str() if not hasattr(value, "__html__"):
-            return lines(value.splitlines())
+            return format_html_join(mark_safe("<br>"), "{}", ((line,) for line in value.splitlines()))
     return conditional_escape(value)
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -192,7 +193,7 @@ def test_grants_name_to_whom_what_and_until_when(fake: FakeNode, hospital: Node)
 
 
 def test_a_tensor_of_mine_goes_into_my_session(hospital: Node) -> None:
-    sent = grid.send(torch.arange(3.0), hospital)
-    assert (sent * 2).get().tolist() == [0.0, 2.0, 4.0]
+    doubled: Any = grid.send(torch.arange(3.0), hospital) * 2
+    assert doubled.get().tolist() == [0.0, 2.0, 4.0]
     with pytest.raises(InvalidInputError, match="takes a node"):
         grid.send(torch.ones(1), "hospital")  # type: ignore[arg-type]

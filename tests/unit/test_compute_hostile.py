@@ -62,7 +62,8 @@ def test_a_random_program_gets_values_or_typed_errors(seed: int, tmp_path: Path)
     known = len(refs)
     for _ in range(1500):
         target = TARGETS[source.choice(list(TARGETS))]
-        args, kwargs = [], {}
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
         for parameter in target.parameters:
             given = sensible(parameter, refs, source) if source.random() < 0.95 else source.choice(NONSENSE)
             if parameter.keyword and (parameter.required or source.random() < 0.3):

@@ -62,11 +62,10 @@ def _address(server: Any) -> tuple[str, str, str, str]:
     return parts.username or "postgres", unquote(parts.password or ""), host, str(parts.port or "")
 
 
-@pytest.fixture(params=["sqlite", POSTGRES])
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.django_db), POSTGRES])
 def database(request: pytest.FixtureRequest, django_db_blocker: Any) -> Iterator[str]:
     """An empty index, on each database in turn."""
     if request.param == "sqlite":
-        request.getfixturevalue("db")
         yield "default"
         return
     request.getfixturevalue("postgres")

@@ -485,9 +485,7 @@ def test_revoked_grant_stops_the_next_get_of_an_open_session(staff: Staff, owner
         goes_on(client)
 
 
-def test_killed_worker_is_a_typed_error_of_its_own_session_only(
-    grid: LiveGrid, staff: Staff, scientist: str
-) -> None:
+def test_killed_worker_is_a_typed_error_of_its_own_session_only(grid: LiveGrid, staff: Staff, scientist: str) -> None:
     node = processes.server(grid.folder / "hospital")
     with staff.client(scientist) as other, staff.client(scientist) as client:
         goes_on(other)

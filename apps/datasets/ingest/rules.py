@@ -61,7 +61,7 @@ def bounds_in(columns: Sequence[Column], dtype: str) -> tuple[Array, Array]:
 def _whole(numbers: Array) -> Array:
     # float(2**63 - 1) rounds up, out of int64: clipped as Python integers.
     limits = (INTEGERS.min, INTEGERS.max)
-    exact = [limits[number > 0] if math.isinf(number) else int(number) for number in numbers]
+    exact = [limits[int(number > 0)] if math.isinf(number) else int(number) for number in numbers]
     return np.array([min(max(number, INTEGERS.min), INTEGERS.max) for number in exact], dtype=np.int64)
 
 

@@ -148,8 +148,9 @@ class Connection:
         with self._opening:
             if self._is_open and self._failure is None:
                 self._flush()
-                self._post([m.Bye()])
+                # First: the node ends the connection as soon as it reads the goodbye, and that is no loss.
                 self._fail(closed)
+                self._post([m.Bye()])
                 with contextlib.suppress(TimeoutError):
                     asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(3)
             self._fail(closed)
