@@ -9,8 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,40 +25,49 @@ class Head(NamedTuple):
     signature: str
 
 
+SLOT = 512
+"""Bytes of each of the file's two slots. A write goes to the older one: torn, it leaves the newer one whole."""
+
+
 def _path() -> Path:
     return Path(settings.GRID_KEYS_DIR) / "audit.head"
 
 
+def _slots(content: bytes) -> list[Head | None]:
+    slots: list[Head | None] = []
+    for begin in (0, SLOT):
+        try:
+            fields = json.loads(content[begin : begin + SLOT])
+            slots.append(Head(int(fields["seq"]), str(fields["hash"]), str(fields["signature"])))
+        except (ValueError, KeyError, TypeError):
+            slots.append(None)
+    return slots
+
+
+def _newest(slots: list[Head | None]) -> Head | None:
+    return max((head for head in slots if head is not None), default=None)
+
+
 def read() -> Head | None:
-    """The outside head; None when there is none, or a power cut left nothing readable."""
+    """The outside head; None when there is none, or nothing readable."""
     try:
-        fields = json.loads(_path().read_bytes())
-        return Head(int(fields["seq"]), str(fields["hash"]), str(fields["signature"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return _newest(_slots(_path().read_bytes()))
+    except OSError:
         return None
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path.with_name("audit.head.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def advance(head: Head) -> None:
     """Move the outside head forward to `head`; do nothing when another process is further already."""
     path = _path()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(path):
-        present = read()
-        if present is not None and present.seq >= head.seq:
-            return
-        # Replaced in one step and without fsync: a lost write leaves an older head, which is still on the chain.
-        aside = path.with_name("audit.head.next")
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(canonical(head._asdict()))
-        os.replace(aside, path)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        slots = _slots(os.pread(descriptor, 2 * SLOT, 0))
+        present = _newest(slots)
+        if present is None or present.seq < head.seq:
+            # Without fsync: a lost write leaves an older head, which is still on the chain.
+            older = 1 if present is not None and slots[0] == present else 0
+            os.pwrite(descriptor, canonical(head._asdict()).ljust(SLOT), older * SLOT)
+    finally:
+        os.close(descriptor)

@@ -43,7 +43,20 @@ def summarise(value: torch.Tensor) -> Summary:
         value.numel() - finite.numel(),
         tuple(tuple(position) for position in (value != 0).nonzero().tolist()) if few else (),
         tuple(float(number) for number in wide.reshape(-1).tolist()) if value.numel() <= FEW else (),
+        _unlike_the_others(wide.to(torch.float64)),
     )
+
+
+def _unlike_the_others(value: torch.Tensor) -> tuple[tuple[int, ...], ...]:
+    """Positions of a few elements that differ from all others, whatever these are: 1 among 1e-12, 0 among ones."""
+    if value.numel() < 3:
+        return ()
+    distance = (torch.nan_to_num(value) - torch.nan_to_num(value).median()).abs()
+    apart = distance > distance.max() / 1000
+    count = int(apart.sum())
+    if not 0 < count <= FEW or 2 * count >= value.numel():
+        return ()
+    return tuple(tuple(position) for position in apart.nonzero().tolist())
 
 
 def _step(program: Program, entry: Entry, ids: dict[int, int], names: dict[str, str], before: list[Step]) -> Step:

@@ -44,7 +44,7 @@ class NewAccount(_ByManager):
         help_text="Lower case. It stays taken for ever, so that nobody inherits a name.",
         widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"}),
     )
-    password = new_password_field()
+    password = new_password_field("Password")
     roles = _Roles()
 
     def run(self) -> User:

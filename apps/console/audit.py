@@ -33,7 +33,7 @@ class ByVerb(admin.SimpleListFilter):
 @admin.register(AuditEvent)
 class AuditEventAdmin(GridAdmin):
     plural = "Audit log"
-    list_display = ["seq", "happened", "what", "actor", "target"]
+    list_display = ["number", "happened", "what", "actor", "target"]
     list_filter = ["at", ByVerb]
     search_fields = ["actor_name", "target"]
     search_help_text = "Search by who or on what"
@@ -70,6 +70,10 @@ class AuditEventAdmin(GridAdmin):
                 ],
             ),
         ]
+
+    @display(description="number", ordering="seq")
+    def number(self, event: AuditEvent) -> int:
+        return event.seq
 
     @display(description="when", ordering="at")
     def happened(self, event: AuditEvent) -> str:

@@ -14,10 +14,10 @@ from apps.console.acts import Act
 RULES = "At least 8 characters, and not a common one."
 
 
-def new_password_field() -> forms.CharField:
+def new_password_field(label: str = "New password") -> forms.CharField:
     """A password to be set; browsers offer to make one."""
     return forms.CharField(
-        label="New password",
+        label=label,
         strip=False,
         help_text=RULES,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),

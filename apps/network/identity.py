@@ -24,7 +24,10 @@ PATH = "/api/identity/"
 
 
 def own_identity(challenge: str) -> messages.Identity:
-    """Our identity, with our signature over the bytes of `challenge` (hex, 16 to 64 bytes; empty: no signature)."""
+    """Our identity. `challenge` (hex, 16 to 64 bytes; empty: no signature) is signed together with our own URL.
+
+    With the URL, a relay that passes a challenge on to us at another address proves nothing.
+    """
     try:
         asked = bytes.fromhex(challenge)
     except ValueError:
@@ -38,7 +41,7 @@ def own_identity(challenge: str) -> messages.Identity:
         protocol=PROTOCOL_VERSION,
         operations=OPERATIONS_VERSION,
         public_key=keys.public_key(),
-        signature=keys.sign(DOMAIN, asked) if asked else "",
+        signature=keys.sign(DOMAIN, asked + settings.GRID_URL.encode()) if asked else "",
     )
 
 
@@ -55,8 +58,10 @@ async def ask_identity(url: str, *, role: str) -> messages.Identity:
         identity = messages.decode(reply.body, messages.Identity)
     except GridError:
         raise ConnectionLostError(f"What answers at {url} is no deployment of Gridsite.") from None
-    if not keys.verify(identity.public_key, DOMAIN, challenge, identity.signature):
-        raise AuthenticationError(f"What answers at {url} does not hold the key that it claims.")
+    if not keys.verify(identity.public_key, DOMAIN, challenge + url.encode(), identity.signature):
+        raise AuthenticationError(
+            f"What answers at {url} does not hold the key that it claims, or calls itself by another address (GRID_URL)."
+        )
     if identity.protocol != PROTOCOL_VERSION:
         raise VersionMismatchError(f"{url} speaks protocol {identity.protocol}, this deployment {PROTOCOL_VERSION}.")
     if identity.role != role:

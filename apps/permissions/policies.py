@@ -219,12 +219,13 @@ class _Matter:
         closed = self.ask.closed
         if closed is None or self.ask.label != "agg" or closed.kind not in ("count", "sum", "mean"):
             return f"An 'aggregate' grant answers {CLOSED_SET}; this program is something else."
-        version = self.versions.get((closed.dataset, closed.version))
-        if version is None or self.named != {(closed.dataset, closed.version)}:
+        if self.named != {(closed.dataset, closed.version)}:
             return f"An 'aggregate' grant answers {CLOSED_SET}; this program uses several."
-        names = closed.columns if closed.kind == "count" else closed.columns or _names(version)
-        grant = self._grant(version, {Right.AGGREGATE, Right.READ}, names)
-        if grant is None:
+        # Without a grant nothing is said about the dataset, not even that it is there.
+        version = self.versions.get((closed.dataset, closed.version))
+        names = [] if version is None or closed.kind == "count" else closed.columns or _names(version)
+        grant = None if version is None else self._grant(version, {Right.AGGREGATE, Right.READ}, names)
+        if version is None or grant is None:
             return f"Ask the owner for an 'aggregate' grant, which answers {CLOSED_SET}, this one too if checks allow."
         if closed.kind != "count" and (not names or not set(names) <= _bounded(version)):
             return "Your 'aggregate' grant sums columns with declared bounds; these have none."

@@ -56,14 +56,14 @@ def rest_of_rows(t: Target) -> Ref:
 
 def masked(t: Target) -> Ref:
     mask = t.constant(t.one_hot(t.n, t.person)[:, None] > 0, "bool")
-    return t.op("sum.dim_IntList", t.op("where.self", mask, t.x, 0.0), [0])
+    return t.op("sum.dim_IntList", t.op("where.self", mask, t.x, t.constant(0.0)), [0])
 
 
 def compared(t: Target) -> Ref:
     condition = t.op(t.source.choice(["gt", "le", "ge", "lt"]) + ".Scalar", t.column_vector(), t.source.uniform(100, 1000))
     if t.source.random() < 0.5:
         return t.op("sum", t.op("_to_copy", condition, dtype=Dtype("float64")))
-    return t.op("sum", t.op("where.self", condition, t.column_vector(), 0.0))
+    return t.op("sum", t.op("where.self", condition, t.column_vector(), t.constant(0.0)))
 
 
 def scattered(t: Target) -> Ref:
@@ -194,7 +194,7 @@ SAME: list[Disguise] = [
     lambda t, x: t.op("flip", t.op("flip", x, [0, 1]), [0, 1]),
     lambda t, x: t.op("slice.Tensor", x, 0, 0, 2**63 - 1),
     lambda t, x: t.op("cat", [x], 0),
-    lambda t, x: t.op("where.self", t.constant(np.ones((t.n, t.d)), "bool"), x, 0.0),
+    lambda t, x: t.op("where.self", t.constant(np.ones((t.n, t.d)), "bool"), x, t.constant(0.0)),
     lambda t, x: t.op("mm", x, t.constant(np.eye(t.d))),
     lambda t, x: t.op("mm", t.constant(np.eye(t.n)), x),
     lambda t, x: t.op("index_select", x, 0, t.constant(np.arange(t.n), "int64")),

@@ -87,7 +87,7 @@ class FakeNode:
                 return 200, {
                     "role": self.role, "name": self.id.title(), "id": self.id, "protocol": self.protocol,
                     "operations": OPERATIONS_VERSION, "public_key": self.public_key,
-                    "signature": self.key.sign(b"gridsite/identity/1\n" + challenge).hex(),
+                    "signature": self.key.sign(b"gridsite/identity/1\n" + challenge + self.url.encode()).hex(),
                 }  # fmt: skip
             case "POST", ["sign-in"]:
                 if self.passwords.get(body["username"]) != body["password"]:

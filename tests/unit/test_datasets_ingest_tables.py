@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from apps.datasets.ingest import IngestLimits, Ingested, ingest
+from apps.datasets.ingest import Ingested, IngestLimits, ingest
 from gridclient.wire.errors import InvalidInputError
 from gridclient.wire.messages import Column, PublishSpec
 
-KEY = b"k" * 32
+KEY, LIMITS = b"k" * 32, IngestLimits()
 COLUMNS = [
     Column("weight", low=0.5, high=6.0),
     Column("sex", kind="category", categories=["m", "f"]),
@@ -48,7 +48,7 @@ def publish(
     table: pa.Table,
     spec: PublishSpec,
     mock: pa.Table | None = None,
-    limits: IngestLimits = IngestLimits(),
+    limits: IngestLimits = LIMITS,
 ) -> tuple[Ingested, pa.Table, Path]:
     folder.mkdir(exist_ok=True)
     out = folder / "out"
@@ -67,7 +67,9 @@ def problems(folder: Path, *args: Any, **kwargs: Any) -> list[str]:
 
 
 def changed(**columns: Any) -> pa.Table:
-    return pa.table({name: columns[name] if name in columns else BIRTHS[name] for name in [*BIRTHS.column_names, *columns]})
+    return pa.table(
+        {name: columns[name] if name in columns else BIRTHS[name] for name in [*BIRTHS.column_names, *columns]}
+    )
 
 
 def test_a_table_arrives_in_declared_order_with_public_types(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
-from apps.datasets.ingest import IngestLimits, Ingested, ingest
+from apps.datasets.ingest import Ingested, IngestLimits, ingest
 from gridclient.wire.errors import InvalidInputError, LimitExceededError
 from gridclient.wire.messages import Column, PublishSpec
 
-KEY = b"k" * 32
+KEY, LIMITS = b"k" * 32, IngestLimits()
 WEIGHT, HEIGHT = Column("weight_kg", low=0.5, high=6.0), Column("height_cm", low=130.0, high=200.0)
 BIRTHS = np.array([[3.1, 165.0], [2.9, 158.25], [4.015625, 171.0]], dtype=np.float32)
 
@@ -30,7 +30,7 @@ def declared(**changed: Any) -> PublishSpec:
 
 
 def publish(
-    folder: Path, values: Any, spec: PublishSpec, mock: Any = None, limits: IngestLimits = IngestLimits(), **keys: Any
+    folder: Path, values: Any, spec: PublishSpec, mock: Any = None, limits: IngestLimits = LIMITS, **keys: Any
 ) -> tuple[Ingested, Path]:
     upload, out = folder / "upload", folder / "out"
     out.mkdir()
@@ -87,7 +87,9 @@ def test_images_take_one_bound_for_all_elements(tmp_path: Path) -> None:
 
 
 def test_a_bound_means_the_number_that_the_dtype_can_hold(tmp_path: Path) -> None:
-    made, _ = publish(tmp_path, np.float32([[0.7], [0.1]]), declared(columns=[Column("x", low=0.1, high=0.7)]))
+    made, _ = publish(
+        tmp_path, np.array([[0.7], [0.1]], np.float32), declared(columns=[Column("x", low=0.1, high=0.7)])
+    )
     assert made.shape == [2, 1]
 
 
@@ -150,7 +152,7 @@ def test_the_file_of_a_padded_dataset_has_one_size_whatever_the_rows(tmp_path: P
 
 def test_mock_data_depend_on_the_declaration_alone(tmp_path: Path) -> None:
     mocks = []
-    for name, values in (("a", BIRTHS), ("b", BIRTHS * 0 + np.float32([1.0, 140.0]))):
+    for name, values in (("a", BIRTHS), ("b", BIRTHS * 0 + np.array([1.0, 140.0], np.float32))):
         (tmp_path / name).mkdir()
         _, out = publish(tmp_path / name, values, declared())
         mocks.append((out / "mock.safetensors").read_bytes())
@@ -162,7 +164,11 @@ def test_made_mock_data_lie_within_the_bounds_and_are_at_most_100_rows(tmp_path:
     _, out = publish(tmp_path, values, declared())
     mock = load_file(out / "mock.safetensors")["values"]
     assert mock.shape == (100, 2) and mock.dtype == np.float32
-    assert (mock >= np.float32([0.5, 130])).all() and (mock <= np.float32([6, 200])).all() and len(np.unique(mock)) > 50
+    assert (
+        (mock >= np.array([0.5, 130], np.float32)).all()
+        and (mock <= np.array([6, 200], np.float32)).all()
+        and len(np.unique(mock)) > 50
+    )
     (tmp_path / "again").mkdir()
     _, out = publish(tmp_path / "again", values, declared(columns=[]))
     assert not load_file(out / "mock.safetensors")["values"].any()
@@ -340,6 +346,11 @@ def test_large_uploads_are_treated_in_blocks_like_small_ones(tmp_path: Path, mon
 def test_files_are_on_disk_before_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), real(fd))[1])
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     _, out = publish(tmp_path, BIRTHS, declared(entities=""), entities=np.arange(3))
     assert {Path(name).name for name in synced} == {"values.safetensors", "mock.safetensors", "entities.arrow", "out"}

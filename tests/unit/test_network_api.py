@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.test import Client, override_settings
 
 from apps.accounts.actions import create_token
@@ -52,7 +53,7 @@ def test_identity_proves_the_key() -> None:
     challenge = os.urandom(32)
     found = ask("GET", f"identity/?challenge={challenge.hex()}").json()
     assert (found["role"], found["name"], found["id"], found["protocol"]) == ("node", "ward", "ward", 1)
-    assert keys.verify(found["public_key"], "gridsite/identity/1", challenge, found["signature"])
+    assert keys.verify(found["public_key"], "gridsite/identity/1", challenge + settings.GRID_URL.encode(), found["signature"])
     assert ask("GET", "identity/").json()["signature"] == ""
 
 

@@ -24,7 +24,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, **change: Any) -> None:
 
     async def call(method: str, url: str, **_: Any) -> outbound.Reply:
         challenge = bytes.fromhex(parse_qs(urlsplit(url).query)["challenge"][0])
-        proven = msgspec.to_builtins(mine) | {"signature": keys.sign("gridsite/identity/1", challenge)} | change
+        proven = msgspec.to_builtins(mine) | {"signature": keys.sign("gridsite/identity/1", challenge + b"https://ward.example")} | change
         return outbound.Reply(200, msgspec.json.encode(proven))
 
     monkeypatch.setattr(outbound, "call", call)
@@ -75,3 +75,9 @@ def test_another_shape_is_no_deployment(monkeypatch: pytest.MonkeyPatch, change:
     answering(monkeypatch, **change)
     with pytest.raises(GridError):
         asked()
+
+
+def test_a_relay_at_another_address_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch)
+    with pytest.raises(AuthenticationError):
+        asyncio.run(ask_identity("https://relay.example", role="node"))

@@ -69,10 +69,10 @@ def database(request: pytest.FixtureRequest, django_db_blocker: Any) -> Iterator
         yield "default"
         return
     request.getfixturevalue("postgres")
-    with django_db_blocker.unblock(), override_settings(DATABASE_ROUTERS=[ToPostgres()]):
-        with transaction.atomic(using=POSTGRES):
-            yield POSTGRES
-            transaction.set_rollback(True, using=POSTGRES)
+    to_postgres = override_settings(DATABASE_ROUTERS=[ToPostgres()])
+    with django_db_blocker.unblock(), to_postgres, transaction.atomic(using=POSTGRES):
+        yield POSTGRES
+        transaction.set_rollback(True, using=POSTGRES)
 
 
 def found(*terms: str, kind: str = "dataset") -> set[UUID]:
@@ -110,8 +110,10 @@ def test_kinds_are_apart(database: str) -> None:
 
 @pytest.mark.parametrize(
     "term",
-    ['"', "births OR visits", 'births" OR "x', "NOT births", "bir*", "tokens:births", "{births,visits}", "^births", "'; DROP TABLE tags_entry; --",
-     "births) OR 1=1", "%s", "\\", "NEAR(births visits)", "{a,b}", "births\0visits"],
+    [
+        '"', "births OR visits", 'births" OR "x', "NOT births", "bir*", "tokens:births", "{births,visits}", "^births",
+        "'; DROP TABLE tags_entry; --", "births) OR 1=1", "%s", "\\", "NEAR(births visits)", "births\0visits",
+    ],
 )  # fmt: skip
 def test_no_term_means_anything_to_the_query_language(database: str, term: str) -> None:
     births, visits = put("births"), put("visits")

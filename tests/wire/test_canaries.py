@@ -25,7 +25,7 @@ from apps.api.urls import urlpatterns
 from gridclient.program.graph import Node, Ref
 from gridclient.wire import messages as m
 from gridclient.wire.errors import GetNotPermittedError, GridError
-from gridclient.wire.frames import pack_batch, unpack
+from gridclient.wire.frames import unpack
 from tests.factories import canaries as known
 from tests.factories.canaries import PRIVATE, canaries
 from tests.factories.processes import wait_until

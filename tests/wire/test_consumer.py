@@ -223,10 +223,9 @@ def test_too_many_bad_frames_end_the_session(staff: Staff, scientist: str) -> No
 
 def test_frame_beyond_the_limit_ends_only_its_own_connection(staff: Staff, scientist: str) -> None:
     with staff.client(scientist) as other:
-        with staff.client(scientist) as client:
-            with pytest.raises(ConnectionClosed):
-                client.socket.send(bytes(MAX_FRAME + 1))
-                client.receive()
+        with staff.client(scientist) as client, pytest.raises(ConnectionClosed):
+            client.socket.send(bytes(MAX_FRAME + 1))
+            client.receive()
         goes_on(other)
 
 

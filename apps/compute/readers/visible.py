@@ -36,7 +36,7 @@ def _misleads(char: str) -> bool:
         unicodedata.category(char) in HIDDEN
         or unicodedata.normalize("NFKC", char) != char
         or (char in LOOKALIKES and _latin(char))
-        or 0x0250 <= ord(char) <= 0x02AF
+        or (_latin(char) and ord(char) > 0x024F and not 0x1E00 <= ord(char) <= 0x1EFF)
     )
 
 

@@ -38,6 +38,7 @@ class Summary(msgspec.Struct, frozen=True):
     not_finite: int = 0
     positions: tuple[tuple[int, ...], ...] = ()
     values: tuple[float, ...] = ()
+    unlike: tuple[tuple[int, ...], ...] = ()
 
     @property
     def size(self) -> int:
@@ -49,7 +50,7 @@ class Summary(msgspec.Struct, frozen=True):
 
     def singles_out(self) -> bool:
         """Whether only a few of many elements are not 0: used as a weight or an index, it picks rows."""
-        return self.size > 1 and bool(self.positions)
+        return self.size > 1 and bool(self.positions or self.unlike)
 
     def text(self) -> str:
         """In words, without the digest."""

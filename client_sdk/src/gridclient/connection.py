@@ -136,9 +136,8 @@ class Connection:
                     opening = asyncio.run_coroutine_threadsafe(self._open(url, token), self._loop)
                     try:
                         opening.result()
-                    except BaseException:
-                        opening.cancel()
-                        raise
+                    finally:
+                        opening.cancel()  # nothing, unless the wait was interrupted
         self._check()
         return self._welcome.result()
 

@@ -126,14 +126,15 @@ def check_key(http: Http, public_key: str) -> None:
     found = identity_of(http, role="node", challenge=challenge.hex())
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
-        key.verify(bytes.fromhex(found["signature"]), IDENTITY + challenge)
+        # Signed with the address: who relays us to the node from another one proves nothing.
+        key.verify(bytes.fromhex(found["signature"]), IDENTITY + challenge + http.url.encode())
     except (InvalidSignature, KeyError, TypeError, ValueError):
         known = False
     else:
         known = found["public_key"] == public_key
     if not known:
         raise AuthenticationError(
-            f"What answers at {http.url} is not the node that the network names: it does not hold the node's key. "
+            f"What answers at {http.url} is not the node that the network names: it does not hold the node's key for this address. "
             "Nothing was sent to it; tell the network's operator."
         )
 

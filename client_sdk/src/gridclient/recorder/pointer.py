@@ -1,66 +1,53 @@
-"""The pointer: a tensor that records what is done with it and holds no value."""
+"""The pointer: a `torch.Tensor` whose elements are on a node. Operations on it are recorded, not computed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
+from gridclient.program.graph import Ref
+from gridclient.recorder.channel import Channel
 from gridclient.recorder.places import Cell, Place, View
+from gridclient.recorder.refusals import Refusals
 from gridclient.recorder.rewrites import DECOMPOSE, WRITTEN
-from gridclient.recorder.rules import refusal, remote_value, rule_of
+from gridclient.recorder.rules import rule_of
 from gridclient.recorder.spec import Spec
 from gridclient.recorder.tape import Tape, Value
-from gridclient.wire.errors import DifferentNodesError, GridError, LimitExceededError, OperationNotAllowedError
+from gridclient.wire.errors import DifferentNodesError, LimitExceededError, OperationNotAllowedError
 
-MAX_ITERATED = 1_000
-"""Rows that iterating over a pointer takes apart; more would be a program of its own for each row."""
+MAX_ITERATIONS = 1_000
+_CPU = torch.device("cpu")
 
 
-class Pointer(torch.Tensor):
-    """A value on a node. Computes like any tensor; `.get()` asks the node for the value.
+class Pointer(Refusals, torch.Tensor):
+    """A tensor on a node. Made by searches, `.send(node)`, and every operation on another pointer."""
 
-    `.location` is the node, `.dataset` the name of the dataset that it shows or was computed from. A pointer to a
-    dataset also has `.description`, `.tags`, `.columns`, `.bounds` and `.mock`.
-    """
+    # The default would hand each call to Python twice; nothing here needs to see a function before it is dispatched.
+    __torch_function__ = torch._C._disabled_torch_function_impl
 
     _place: Place
-    _info: Any
+    _info: Any = None
 
-    @staticmethod
-    def __new__(cls, place: Place, info: Any = None) -> Pointer:
-        spec = place.spec
-        made: Pointer = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, spec.shape, strides=spec.stride, dtype=spec.dtype, device="cpu"
-        )
-        made._place = place
-        made._info = info
-        return made
+    def __new__(cls, *args: Any, **kwargs: Any) -> Pointer:
+        raise TypeError("Pointers come from a search, from .send(node), or from operations on pointers.")
 
-    def __init__(self, place: Place, info: Any = None) -> None:
-        """All is done in `__new__`: torch makes the object."""
-
-    # --- what is asked of the node ---
-
-    def get(self) -> torch.Tensor:
-        """The value, exactly, as a tensor on the CPU. Raises GetNotPermittedError, which carries `.request(reason=...)`."""
-        value = self._place.current()
-        found: torch.Tensor = value.tape.channel.get(value.ref, self)
-        return found
-
-    def request(self, reason: str) -> Any:
-        """Ask the people who decide about the data for this value."""
-        value = self._place.current()
-        return value.tape.channel.request(value.ref, reason, self)
-
-    def count(self) -> Pointer:
-        """How many records are behind the rows, as a pointer: int64 []."""
-        value = self._place.current()
-        number = value.tape.write("grid::count", [value.ref], {}, Spec.dense((), torch.int64), value.sources)
-        return Pointer(Cell(number))
-
-    # --- what is known here ---
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        rule = rule_of(func)
+        options = kwargs or {}
+        tape = _tape_of(args) or _tape_of(options.values())
+        assert tape is not None, "dispatched without a pointer"
+        lifted = [_lift(arg, tape) for arg in args]
+        if options:
+            options = {name: _lift(option, tape) for name, option in options.items()}
+        result = rule(tape, lifted, options)
+        if result is WRITTEN:
+            return args[0]
+        if result is DECOMPOSE:
+            return func.decompose(*args, **(kwargs or {}))
+        return _wrap(result)
 
     @property
     def location(self) -> Any:
@@ -68,195 +55,136 @@ class Pointer(torch.Tensor):
         return self._place.tape.channel
 
     @property
+    def ref(self) -> Ref:
+        """The value as it is now, in the session's program."""
+        return self._place.current().ref
+
+    @property
     def dataset(self) -> str:
-        """Name of the dataset; of several, joined by commas; "" for a value of one's own."""
+        """Name of the dataset it was computed from, or of several, with commas; empty for public values."""
         return ", ".join(sorted(self._place.sources))
 
     @property
-    def description(self) -> str:
-        return str(self._known("description"))
+    def description(self) -> Any:
+        return self._of_dataset("description")
 
     @property
-    def tags(self) -> list[str]:
-        found: list[str] = self._known("tags")
-        return found
+    def tags(self) -> Any:
+        return self._of_dataset("tags")
 
     @property
-    def columns(self) -> list[str]:
-        found: list[str] = self._known("columns")
-        return found
+    def columns(self) -> Any:
+        return self._of_dataset("columns")
 
     @property
     def bounds(self) -> Any:
-        return self._known("bounds")
+        return self._of_dataset("bounds")
 
     @property
     def mock(self) -> Any:
-        """Public rows that look alike."""
-        return self._known("mock")
+        return self._of_dataset("mock")
 
-    def _known(self, name: str) -> Any:
+    def _of_dataset(self, name: str) -> Any:
         if self._info is None:
-            raise AttributeError(
-                f"{name} belongs to a dataset; this pointer was computed. Ask the pointer that it came from."
-            )
+            raise AttributeError(f"Only the pointer to a dataset has .{name}; this one was computed or sent.")
         return getattr(self._info, name)
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
-        source = f" from {self.dataset}" if self.dataset else ""
-        return f"<Pointer {list(self.shape)} {dtype}{source} on {self.location.node_id}>"
+    def get(self) -> Any:
+        """The value itself, as a `torch.Tensor` on the CPU. Raises GetNotPermittedError when it may not leave."""
+        return self.location.get(self.ref, self)
 
-    __str__ = __repr__
+    def request(self, reason: str) -> Any:
+        """Ask the node's reviewers for the value. Returns the request."""
+        return self.location.request(self.ref, reason, self)
 
-    def __format__(self, spec: str) -> str:
-        if spec:
-            raise remote_value(f"format(pointer, {spec!r})")
-        return repr(self)
+    def count(self) -> Pointer:
+        """Number of rows, as an int64 pointer without axes: in a dataset whose number of rows is private, the number
+        that are there."""
+        tape = self._place.tape
+        value = self._place.current()
+        rows: Value = tape.write("grid::count", [value.ref], {}, Spec.dense((), torch.int64), value.sources)
+        return pointer_to(Cell(rows))
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    @property
+    def data(self) -> Any:  # type: ignore[override]  # torch declares an attribute
+        """The same memory without gradients, as in torch."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        raise OperationNotAllowedError("pointer.data cannot be replaced; write to it with copy_.", operation="data")
+
+    def __iter__(self) -> Iterator[Any]:
         if self.dim() == 0:
             raise TypeError("iteration over a 0-d tensor")
-        if len(self) > MAX_ITERATED:
+        if self.shape[0] > MAX_ITERATIONS:
             raise LimitExceededError(
-                f"Iterating takes at most {MAX_ITERATED} rows apart, and here are {len(self)}: compute on all rows at "
-                "once instead.",
-                limit=MAX_ITERATED,
+                f"A loop over {self.shape[0]} rows of a pointer records each step; at most {MAX_ITERATIONS}. Work on the "
+                "whole tensor, or on slices of it.",
+                limit=MAX_ITERATIONS,
             )
         return iter(self.unbind(0))
 
-    # --- torch's ways in ---
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        refused = _REFUSED.get(func)
-        if refused is not None:
-            raise refused()
-        with torch._C.DisableTorchFunctionSubclass():
-            return func(*args, **(kwargs or {}))
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        tape = _tape_of(args, kwargs, func)
-        rule = rule_of(func)
-        operands = [_operand(tape, arg) for arg in args]
-        options = {name: _operand(tape, value) for name, value in kwargs.items()} if kwargs else kwargs
-        result = rule(tape, operands, options)
-        if result is WRITTEN:
-            return args[0]
-        if result is DECOMPOSE:
-            parts = func.decompose(*args, **kwargs)
-            if parts is NotImplemented:
-                refusal(func.name())(tape, operands, options)
-            return parts
-        return _wrapped(result)
-
-    # --- values that a pointer does not have ---
-
-    def numpy(self, *, force: bool = False) -> NoReturn:
-        raise remote_value("numpy()")
-
-    def tolist(self) -> NoReturn:
-        raise remote_value("tolist()")
-
-    def item(self) -> NoReturn:
-        raise remote_value("item()")
-
-    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise remote_value("A conversion to numpy")
-
-    def __dlpack__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise remote_value("__dlpack__()")
-
-    def __bool__(self) -> NoReturn:
-        raise remote_value("A condition")
-
-    def __index__(self) -> NoReturn:
-        raise remote_value("An index")
-
-    def __int__(self) -> NoReturn:
-        raise remote_value("int()")
-
-    def __float__(self) -> NoReturn:
-        raise remote_value("float()")
-
-    def __complex__(self) -> NoReturn:
-        raise remote_value("complex()")
-
-    def __contains__(self, element: Any) -> NoReturn:
-        raise remote_value("`in`")
-
-    def data_ptr(self) -> NoReturn:
-        raise remote_value("data_ptr()")
-
-    def untyped_storage(self) -> NoReturn:
-        raise remote_value("untyped_storage()")
-
-    def storage(self) -> NoReturn:
-        raise remote_value("storage()")
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise remote_value("Pickling")
-
-    def __deepcopy__(self, memo: Any) -> NoReturn:
-        raise remote_value("copy.deepcopy()")
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # never the contents: they are elsewhere
+        parts = [f"shape={list(self.shape)}", f"dtype={str(self.dtype).removeprefix('torch.')}"]
+        parts.append(f"node={self.location.node_id!r}")
+        if self.dataset:
+            parts.append(f"dataset={self.dataset!r}")
+        if self.requires_grad:
+            parts.append("requires_grad=True")
+        return f"Pointer({', '.join(parts)})"
 
 
-def _data_assigned() -> OperationNotAllowedError:
-    # torch itself would crash the process.
-    return OperationNotAllowedError(
-        "Assigning to .data would mix a local tensor with a remote one; write into the pointer instead, as in x[:] = y.",
-        operation="data",
+def pointer_to(place: Place, info: Any = None) -> Pointer:
+    """A new pointer to a place."""
+    spec = place.spec
+    # An inference tensor could not be used outside the block that made it, and views of ordinary ones would fail.
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False):
+            return _make(spec, place, info)
+    return _make(spec, place, info)
+
+
+def _make(spec: Spec, place: Place, info: Any) -> Pointer:
+    pointer: Pointer = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        Pointer, spec.shape, spec.stride, dtype=spec.dtype, device=_CPU
     )
+    pointer._place = place
+    if info is not None:
+        pointer._info = info
+    return pointer
 
 
-_REFUSED: dict[Any, Callable[[], GridError]] = {
-    torch.tensor: lambda: remote_value("torch.tensor()"),
-    torch.Tensor.data.__set__: _data_assigned,  # type: ignore[attr-defined]
-}
+def _wrap(result: Any) -> Any:
+    if type(result) is Value:
+        return pointer_to(Cell(result))
+    if type(result) is View or type(result) is Cell:
+        return pointer_to(result)
+    return type(result)(_wrap(item) for item in result)
 
 
-def _tape_of(args: Any, kwargs: dict[str, Any], func: Any) -> Tape:
-    """The one session that the operands belong to. Raises DifferentNodesError."""
-    found: Tape | None = None
-    for arg in _flat(args, kwargs):
-        tape = arg._place.tape
-        if found is None:
-            found = tape
-        elif tape is not found:
-            raise DifferentNodesError(
-                f"{func.name()} has operands on {found.channel.node_id} and on {tape.channel.node_id}: data do not move "
-                "between nodes. .get() what may leave, then compute here."
-            )
-    if found is None:
-        raise remote_value(func.name())
-    return found
-
-
-def _flat(args: Any, kwargs: dict[str, Any]) -> Iterator[Pointer]:
-    for arg in (*args, *kwargs.values()):
+def _tape_of(args: Any) -> Tape | None:
+    for arg in args:
         if isinstance(arg, Pointer):
-            yield arg
-        elif isinstance(arg, (list, tuple)):
-            yield from _flat(arg, {})
+            return arg._place.tape
+        if isinstance(arg, (list, tuple)) and (tape := _tape_of(arg)) is not None:
+            return tape
+    return None
 
 
-def _operand(tape: Tape, arg: Any) -> Any:
+def _lift(arg: Any, tape: Tape) -> Any:
+    """Places for pointers, constants for local tensors, anything else as it is."""
     if isinstance(arg, Pointer):
-        return arg._place
+        place = arg._place
+        if place.tape is not tape:
+            raise DifferentNodesError(
+                f"The operands are on two nodes, {tape.channel.node_id} and {place.tape.channel.node_id}. Take one of "
+                "them with .get() and send it to the other with grid.send(tensor, node).",
+                nodes=[tape.channel.node_id, place.tape.channel.node_id],
+            )
+        return place
     if isinstance(arg, torch.Tensor):
         return tape.constant(arg)
     if isinstance(arg, (list, tuple)):
-        return [_operand(tape, item) for item in arg]
+        return [_lift(item, tape) for item in arg]
     return arg
-
-
-def _wrapped(result: Any) -> Any:
-    if isinstance(result, Value):
-        return Pointer(Cell(result))
-    if isinstance(result, (Cell, View)):
-        return Pointer(result)
-    if isinstance(result, (list, tuple)):
-        return type(result)(_wrapped(item) for item in result)
-    return result

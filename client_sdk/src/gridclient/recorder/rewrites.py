@@ -1,4 +1,5 @@
-"""Operations that are recorded as something else: writes, factories, multiple views, what means nothing remotely."""
+"""Operations that are recorded as others: aliases, copies, splits, fills and everything that begins with uninitialised
+memory (`empty` becomes zeros, so that no stale byte of a node can ever be read)."""
 
 from __future__ import annotations
 
@@ -7,169 +8,172 @@ from typing import Any
 
 import torch
 
-from gridclient.recorder.places import Cell, Place, View, check_writable
+from gridclient.recorder.places import Cell, View, check_writable
+from gridclient.recorder.spec import Spec
 from gridclient.recorder.tape import Operation, Tape, Value, operation
 from gridclient.wire.errors import OperationNotAllowedError
 
-WRITTEN = object()
-"""What a rule returns when its first argument was written to."""
-DECOMPOSE = object()
-"""What a rule returns when torch shall run the operation's parts instead."""
 Rule = Callable[[Tape, list[Any], dict[str, Any]], Any]
 
-_LOCAL_OPTIONS = frozenset({"device", "layout", "pin_memory", "non_blocking"})
-_ORDERS = (None, torch.contiguous_format, torch.preserve_format)
+WRITTEN = object()
+"""The first argument was written to, and is the result."""
+DECOMPOSE = object()
+"""The composite has no rule of its own: its parts have."""
+
+_TURNS = frozenset({"aten::t", "aten::transpose.int", "aten::permute"})
 
 
-def remote_options(name: str, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Keyword arguments without those that mean nothing on a node. Raises OperationNotAllowedError for other devices."""
-    device = kwargs.get("device")
-    if device is not None and torch.device(device).type not in ("cpu", "meta"):
-        raise OperationNotAllowedError(
-            f"{name} to {device}: values stay on their node; .get() one, then move it.", operation=name
-        )
-    if kwargs.get("layout") not in (None, torch.strided) or kwargs.get("memory_format") not in _ORDERS:
-        raise OperationNotAllowedError(f"{name}: values on a node are dense and in the usual order.", operation=name)
-    return {
-        key: value
-        for key, value in kwargs.items()
-        if key not in _LOCAL_OPTIONS
-        and value is not None
-        and not (key == "memory_format" and (name != "aten::clone" or value is torch.preserve_format))
-    }
+def remote_options(name: str, args: list[Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments without those that mean nothing on a node. Raises OperationNotAllowedError for devices and
+    layouts that a node does not have."""
+    kept = {}
+    for option, value in options.items():
+        if value is None:
+            continue
+        if option == "device":
+            if torch.device(value).type not in ("cpu", "meta"):
+                raise _no_option(name, f"device {value}")
+        elif option == "layout":
+            if value is not torch.strided:
+                raise _no_option(name, f"layout {value}")
+        elif option == "pin_memory":
+            if value:
+                raise _no_option(name, "pinned memory")
+        elif option == "memory_format":
+            if value is torch.contiguous_format:
+                if not args[0].spec.contiguous:
+                    kept[option] = value
+            elif value is not torch.preserve_format:
+                raise _no_option(name, f"memory format {value}")
+        elif option != "non_blocking":
+            kept[option] = value
+    return kept
 
 
-def view(tape: Tape, op: Operation, args: list[Any]) -> Any:
-    """A view of a place, or a new value made from a value."""
-    parent, static = args[0], _normal(op, args)
-    spec = tape.infer(op.name, op.call, [parent, *static], {})
-    if not isinstance(parent, (Cell, View)):
-        return tape.apply(op, (parent, *static), {})
+def view(tape: Tape, op: Operation, args: list[Any]) -> Cell | View:
+    """A view of the first argument; the argument itself when the view would change nothing."""
+    parent, *static = args
+    spec = tape.infer(op.name, op.call, args, {})
+    assert isinstance(spec, Spec)
+    if spec is parent.spec and op.name not in _TURNS:
+        return parent
     return View(parent, op, tuple(static), spec)
 
 
-def _normal(op: Operation, args: list[Any]) -> list[Any]:
-    """Static arguments of a view, all of them written out."""
-    shape = args[0].spec.shape
-    static = list(args[1:])
-    if op.name == "aten::slice.Tensor":
-        dim, start, end, step = (*static, *(0, None, None, 1)[len(static) :])
-        extent = shape[dim] if -len(shape) <= dim < len(shape) else 0
-        begin, stop, _ = slice(start, end, None).indices(extent)
-        return [dim, begin, max(begin, stop), step]
-    return static
+def _no_option(name: str, what: str) -> OperationNotAllowedError:
+    return OperationNotAllowedError(
+        f"{name} asks for {what}; values on a node are dense and on its CPU.", operation=name
+    )
 
 
-def _share(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """Another tensor on the same memory: the same place."""
+def _alias(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
     return args[0]
 
 
-def _value(tape: Tape, arg: Any) -> Value:
-    if hasattr(arg, "current"):
-        current: Value = arg.current()
-        return current
-    return tape.constant(torch.as_tensor(arg))
+def _copy(name: str) -> Rule:
+    """A value never changes, so a copy that lies in memory as its source is the same value in a new cell."""
+    op = operation(name)
+
+    def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        options = remote_options(name, args, kwargs)
+        if options.get("dtype") is args[0].spec.dtype:
+            del options["dtype"]
+        return tape.apply(op, args, options) if options else args[0].current()
+
+    return rule
 
 
-def _copy(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    target = check_writable(args[0], "aten::copy_")
-    _assign(tape, target, _value(tape, args[1]))
+def _reshape_alias(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    return view(tape, operation("aten::view"), args[:2])
+
+
+def _squeeze(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    axes = [axis for axis, extent in enumerate(args[0].spec.shape) if extent == 1]
+    return view(tape, operation("aten::squeeze.dims"), [args[0], axes]) if axes else args[0]
+
+
+def _unbind(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    place, axis = args[0], args[1] if len(args) > 1 else 0
+    tape.infer("aten::unbind.int", torch.ops.aten.unbind.int, [place, axis], {})
+    select = operation("aten::select.int")
+    return [view(tape, select, [place, axis, index]) for index in range(place.spec.shape[axis])]
+
+
+def _split(name: str, call: Any) -> Rule:
+    def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        place, axis = args[0], args[2] if len(args) > 2 else 0
+        parts = tape.infer(name, call, [place, args[1], axis], {})
+        assert isinstance(parts, tuple)
+        op, begin, views = operation("aten::slice.Tensor"), 0, []
+        for part in parts:
+            end = begin + part.shape[axis]
+            views.append(view(tape, op, [place, axis, begin, end]))
+            begin = end
+        return views
+
+    return rule
+
+
+def _copy_into(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """`copy_`, and `fill_` with a tensor: the source, cast and expanded, becomes the target's value."""
+    target, source = check_writable(args[0], "aten::copy_"), args[1]
+    tape.infer("aten::copy_", torch.ops.aten.copy_.default, [target, source], {})
+    value: Value = source.current()
+    if value.spec.dtype is not target.spec.dtype:
+        value = tape.apply(operation("aten::_to_copy"), (value,), {"dtype": target.spec.dtype})
+    if value.spec.shape != target.spec.shape:
+        value = tape.apply(operation("aten::expand"), (value, list(target.spec.shape)), {})
+    target.write(value)
     return WRITTEN
 
 
 def _fill(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    target = check_writable(args[0], "aten::fill_")
-    if hasattr(args[1], "current"):
-        _assign(tape, target, args[1].current())
-    else:
-        target.write(tape.filled(target.spec.shape, args[1], target.spec.dtype))
+    target = check_writable(args[0], "aten::fill_.Scalar")
+    target.write(tape.apply(operation("aten::full_like"), (target, args[1]), {}))
     return WRITTEN
 
 
 def _zero(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
     target = check_writable(args[0], "aten::zero_")
-    target.write(tape.filled(target.spec.shape, 0, target.spec.dtype))
+    target.write(tape.apply(operation("aten::zeros_like"), (target,), {}))
     return WRITTEN
 
 
-def _assign(tape: Tape, target: Place, value: Value) -> None:
-    """Write a value into a place, cast and broadcast as `copy_` does."""
-    if value.spec.dtype is not target.spec.dtype:
-        value = tape.apply(operation("aten::_to_copy"), (value,), {"dtype": target.spec.dtype})
-    if value.spec.shape != target.spec.shape:
-        value = tape.contiguous(tape.apply(operation("aten::expand"), (value, list(target.spec.shape)), {}))
-    target.write(value)
+def _zeros_like(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    return tape.apply(operation("aten::zeros_like"), args, remote_options("aten::empty_like", args, kwargs))
 
 
-def _empty_like(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    options = remote_options("aten::empty_like", args, kwargs)
-    return tape.apply(operation("aten::zeros_like"), (args[0],), options)
-
-
-def _new(fill: float | None) -> Rule:
-    """`x.new_zeros(shape)` and its like; what is in a `new_empty` is nobody's business, so it is zeros."""
+def _new(name: str, fill: float | None) -> Rule:
+    """`new_zeros` and its like: another shape in the session. `fill` None: it is the third argument."""
 
     def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        options = remote_options("aten::new_full", args, kwargs)
-        value = args[2] if fill is None else fill
-        return tape.filled(args[1], value, options.get("dtype", args[0].spec.dtype))
+        options = remote_options(name, args, kwargs)
+        dtype = options.get("dtype", args[0].spec.dtype)
+        return tape.filled(args[1], args[2] if fill is None else fill, dtype)
 
     return rule
 
 
-def _unbind(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    dim = args[1] if len(args) > 1 else 0
-    select = operation("aten::select.int")
-    return [view(tape, select, [args[0], dim, index]) for index in range(args[0].spec.shape[dim])]
-
-
-def _split(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    size, dim = args[1], args[2] if len(args) > 2 else 0
-    extent = args[0].spec.shape[dim]
-    sizes = size if isinstance(size, (list, tuple)) else [size] * -(-extent // max(size, 1))
-    parts, start = [], 0
-    for length in sizes:
-        end = min(start + length, extent)
-        parts.append(view(tape, operation("aten::slice.Tensor"), [args[0], dim, start, end, 1]))
-        start = end
-    return parts
-
-
-def _squeeze(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    ones = [axis for axis, extent in enumerate(args[0].spec.shape) if extent == 1]
-    return view(tape, operation("aten::squeeze.dims"), [args[0], ones])
-
-
-def _index(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """Rows by a list of positions: one index of whole numbers, on one axis."""
-    given = [(axis, index) for axis, index in enumerate(args[1]) if index is not None]
-    axis, index = given[0]
-    if len(given) > 1 or len(index.spec.shape) != 1 or index.spec.dtype not in (torch.int64, torch.int32):
-        raise OperationNotAllowedError(
-            "aten::index.Tensor: select by one list of positions on one axis; instead of a mask use torch.where or "
-            "multiply by it, so that no shape depends on private values.",
-            operation="aten::index.Tensor",
-        )
-    return tape.apply(operation("aten::index_select"), (args[0], axis, index), {})
-
-
 RULES: dict[str, Rule] = {
-    "aten::detach": _share,
-    "aten::alias": _share,
-    "aten::lift_fresh": _share,
-    "aten::copy_": _copy,
-    "aten::fill_.Scalar": _fill,
-    "aten::fill_.Tensor": _fill,
-    "aten::zero_": _zero,
-    "aten::empty_like": _empty_like,
-    "aten::new_zeros": _new(0),
-    "aten::new_ones": _new(1),
-    "aten::new_empty": _new(0),
-    "aten::new_full": _new(None),
-    "aten::unbind.int": _unbind,
-    "aten::split.Tensor": _split,
-    "aten::split_with_sizes": _split,
+    "aten::detach": _alias,
+    "aten::alias": _alias,
+    "aten::lift": _alias,
+    "aten::lift_fresh": _alias,
+    "aten::clone": _copy("aten::clone"),
+    "aten::_to_copy": _copy("aten::_to_copy"),
+    "aten::_reshape_alias": _reshape_alias,
     "aten::squeeze": _squeeze,
-    "aten::index.Tensor": _index,
+    "aten::unbind.int": _unbind,
+    "aten::split.Tensor": _split("aten::split.Tensor", torch.ops.aten.split.Tensor),
+    "aten::split_with_sizes": _split("aten::split_with_sizes", torch.ops.aten.split_with_sizes.default),
+    "aten::copy_": _copy_into,
+    "aten::fill_.Tensor": _copy_into,
+    "aten::fill_.Scalar": _fill,
+    "aten::zero_": _zero,
+    "aten::empty_like": _zeros_like,
+    "aten::new_empty": _new("aten::new_empty", 0),
+    "aten::new_empty_strided": _new("aten::new_empty_strided", 0),
+    "aten::new_zeros": _new("aten::new_zeros", 0),
+    "aten::new_ones": _new("aten::new_ones", 1),
+    "aten::new_full": _new("aten::new_full", None),
 }

@@ -1,20 +1,20 @@
 """How each ATen operation is recorded: as it is, as a view, as its functional twin, or not at all.
 
 A rule takes the tape and torch's arguments, with places and values where torch had tensors. It returns a place (the
-result shares memory with it), a value (the result is new), lists of these, or `WRITTEN` (the first argument changed).
+result shares memory with it), a value (the result is new), lists of these, `WRITTEN` (the first argument changed) or
+`DECOMPOSE` (run the composite's parts instead).
 Rules are found by the operation's schema, never by its name, and remembered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from gridclient.program.operations import OPERATIONS
 from gridclient.recorder import rewrites
-from gridclient.recorder.places import VIEWS, Cell, View, check_writable
+from gridclient.recorder.places import VIEWS, check_writable
 from gridclient.recorder.rewrites import WRITTEN, Rule
 from gridclient.recorder.tape import Operation, Tape, Value, operation
 from gridclient.wire.errors import OperationNotAllowedError, RemoteValueError
@@ -61,6 +61,8 @@ def _make(func: Any) -> Rule:
         return rewrites.RULES[name]
     if name in VIEWS:
         return _view(operation(name))
+    if any(argument.is_out for argument in schema.arguments):
+        return refusal(name)
     if schema.is_mutable:
         return _decomposed(func) or _write(func)
     if name in OPERATIONS and not any(argument.alias_info for argument in schema.arguments):
@@ -106,7 +108,7 @@ def _view(op: Operation) -> Rule:
 
 def _decomposed(func: Any) -> Rule | None:
     """A composite is run as its parts. Autograd does so before us, except in inference mode."""
-    if not func._can_decompose():
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
         return None
 
     def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -138,7 +140,7 @@ def _twin(func: Any) -> Operation | None:
     """The functional twin of an overload that writes to its first argument and nothing else, if it is in the table."""
     schema = func._schema
     written = [argument for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write]
-    only_self = len(written) == 1 and written[0].name == schema.arguments[0].name and not written[0].is_out
+    only_self = len(written) == 1 and written[0].name == schema.arguments[0].name
     if not only_self or torch.Tag.inplace_view in func.tags:
         return None
     packet = schema.name.removesuffix("_")
@@ -151,6 +153,3 @@ def _tensor_overload(name: str) -> Operation | None:
     tensor = name.removesuffix(".Scalar") + ".Tensor"
     return operation(tensor) if name.endswith(".Scalar") and tensor in OPERATIONS else None
 
-
-Place = Cell | View
-_ = Callable
