@@ -17,6 +17,13 @@ KILOGRAM_PER_OUNCE = 0.028349523125
 CENTIMETRE_PER_INCH = 2.54
 COLUMNS = ["weight_kg", "mother_height_cm"]
 BOUNDS = ([0.5, 120.0], [6.0, 200.0])
+TABLE_BOUNDS = {
+    "born": ("1964-01-01", "1966-12-31"),
+    "weight_kg": (0.5, 6.0),
+    "mother_height_cm": (120.0, 200.0),
+    "gestation_days": (120.0, 400.0),
+    "mother_age": (10.0, 60.0),
+}
 
 
 @dataclass(frozen=True)

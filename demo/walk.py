@@ -1,50 +1,276 @@
-"""The two first use cases, step by step, on a running grid; every result is compared with the one in the clear."""
+"""The first use cases, step by step, on a running grid; every result is compared with the one in the clear."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 
 import gridclient as grid
 from demo import births
+from demo.printing import Printer, StepFailed
 
-PASSWORD = "a-long-demo-password"
-
-
-class StepFailed(Exception):
-    """A step of the walk did not hold."""
-
-
-@dataclass
-class Printer:
-    """Numbers the steps and prints what happened."""
-
-    steps: int = 0
-
-    def step(self, text: str) -> None:
-        self.steps += 1
-        print(f"\n{self.steps:2}. {text}", flush=True)
-
-    def show(self, text: str) -> None:
-        print("    " + text.replace("\n", "\n    "), flush=True)
-
-    def equal(self, name: str, got: torch.Tensor, clear: torch.Tensor) -> None:
-        """Print a result, and stop unless it is the one in the clear to the last bit."""
-        if not torch.equal(got, clear):
-            raise StepFailed(f"{name}: the grid says {got}, in the clear it is {clear}")
-        self.show(f"{name}: {_short(got)}   (the same in the clear)")
+PASSWORD = "a-long-demo-password"  # noqa: S105  (of accounts that live as long as the demo)
+MONTHS = {"company": (3, "March"), "university": (4, "April")}
+PATIENCE = 30.0
+"""Seconds until the network must have heard of a dataset."""
 
 
-def _short(value: torch.Tensor) -> str:
-    numbers = [f"{number:.4f}".rstrip("0").rstrip(".") for number in value.double().reshape(-1).tolist()]
-    return numbers[0] if value.dim() == 0 else "[" + ", ".join(numbers) + "]"
+def walk(where: dict[str, Any]) -> None:
+    """Walk through the use cases on an empty grid. `where` is the ready file's content. Raises StepFailed."""
+    with ExitStack() as connections:
+        _Walk(where, connections).walk()
 
 
-def refused(action: Callable[[], Any]) -> grid.GetNotPermittedError:
-    """Run an action that must be refused, and return the error."""
+class _Walk:
+    """What the steps hand on to each other."""
+
+    def __init__(self, where: dict[str, Any], connections: ExitStack) -> None:
+        self.where = where
+        self.out = Printer()
+        self._connections = connections
+
+    def walk(self) -> None:
+        self.accounts()
+        february = self.publish_february()
+        self.publish_the_others()
+        self.publish_table()
+        self.network = self._enter(
+            grid.connect_network(self.where["network"]["url"], username="dana", password=PASSWORD)
+        )
+        pointer = self.explore()
+        self.compute(pointer, february)
+        self.average_of_three(pointer)
+        self.table()
+        self.five_rows(february[:5].clone())
+        self.log()
+
+    def node(self, name: str, username: str) -> Any:
+        """A connection of this account to a node; closed at the end."""
+        return self._enter(grid.connect(self.where["nodes"][name]["url"], username=username, password=PASSWORD))
+
+    def _enter(self, connection: Any) -> Any:
+        return self._connections.enter_context(connection)
+
+    def search(self, *terms: str, nodes: int = 1) -> dict[str, list[Any]]:
+        """What the network finds, on at least so many nodes: announcements need a moment to travel."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            found = self.network.search(*terms)
+            if len(found) >= nodes:
+                return dict(found)
+            time.sleep(0.1)
+        raise StepFailed(f"The network never heard of {' '.join(terms)}.")
+
+    # --- the owners ---------------------------------------------------------------------------------------------
+
+    def accounts(self) -> None:
+        self.out.step("Administrators make accounts: an owner on each node, a scientist on the network.")
+        for name, place in self.where["nodes"].items():
+            with grid.connect(place["url"], **place["admin"]) as admin:
+                admin.create_user("olivia", password=PASSWORD, roles=["owner"])
+                for scientist in ("bob", "ana", "alice") if name == "hospital" else ():
+                    admin.create_user(scientist, password=PASSWORD, roles=["scientist"])
+        place = self.where["network"]
+        with grid.connect_network(place["url"], **place["admin"]) as operator:
+            operator.create_user("dana", password=PASSWORD, roles=["scientist"])
+        self.out.show(f"olivia owns data on {', '.join(self.where['nodes'])}.")
+        self.out.show("dana is known to the network only; bob, ana and alice to the hospital.")
+
+    def publish_february(self) -> torch.Tensor:
+        """The owner's six steps. Returns the values in the clear, to compare with."""
+        out = self.out
+        out.step("Olivia connects to the hospital's node.")
+        hospital = self.node("hospital", "olivia")
+        out.show(repr(hospital))
+        out.step("She loads the births of February.")
+        february = births.month(2)
+        out.show(
+            f"{february.rows} births; {february.incomplete} of them lacks the mother's height and is left out: "
+            f"{len(february.values)} complete ones.\n"
+            "Two columns: weight in kilogram, and height in centimetre. The table has no newborn's length: the "
+            "height is the mother's."
+        )
+        out.step("She makes them private: bob, ana and alice may read them, nobody else.")
+        out.code(
+            'records = grid.private_tensor(values, allowed_users=["bob", "ana", "alice"], bounds=..., columns=...)'
+        )
+        records = grid.private_tensor(
+            february.values, allowed_users=["bob", "ana", "alice"], bounds=births.BOUNDS, columns=births.COLUMNS
+        )
+        out.step("She tags them.")
+        out.code('records = records.tag("#February", "#birth-records")')
+        records = records.tag("#February", "#birth-records")
+        out.step("She describes them.")
+        out.code('records = records.describe("Births of February. Columns: ...")')
+        records = records.describe("Births of February. Columns: weight in kilogram, mother's height in centimetre.")
+        out.step("She sends them to the node, where they stay. What comes back is a pointer.")
+        out.code("records.send(hospital)")
+        out.show(repr(records.send(hospital)))
+        return february.values
+
+    def publish_the_others(self) -> None:
+        self.out.step("The owners of the company and the university publish March and April in the same way.")
+        for name, (number, month) in MONTHS.items():
+            records = grid.private_tensor(births.month(number).values, bounds=births.BOUNDS, columns=births.COLUMNS)
+            records = records.tag(f"#{month}", "#birth-records")
+            records = records.describe(
+                f"Births of {month}. Columns: weight in kilogram, mother's height in centimetre."
+            )
+            self.out.show(repr(records.send(self.node(name, "olivia"))))
+
+    def publish_table(self) -> None:
+        self.out.step("The public node publishes the whole year as a table: dates, categories, missing values.")
+        frame = births.table()
+        records = grid.private_table(
+            frame,
+            name="All births",
+            bounds=births.TABLE_BOUNDS,
+            categories={"smoke": sorted(frame["smoke"].dropna().unique())},
+            missing="null",
+        )
+        records = records.tag("#births").describe("1,236 single births with date, weight, and facts about the mother.")
+        self.out.show(repr(records.send(self.node("public", "olivia"))))
+
+    # --- the scientist ------------------------------------------------------------------------------------------
+
+    def explore(self) -> Any:
+        out = self.out
+        out.step("Dana connects to the network and searches.")
+        out.code('found = network.search("#February", "#birth-records")')
+        found = self.search("#February", "#birth-records")
+        out.show(str(found))
+        pointer = found["hospital"][0]
+        out.step("She takes a reference and explores it. All of this is public; no value travels.")
+        out.code('births = found["hospital"][0]')
+        out.show(
+            f"description   {pointer.description}\n"
+            f"tags          {', '.join(pointer.tags)}\n"
+            f"columns       {', '.join(pointer.columns)}\n"
+            f"shape, dtype  {tuple(pointer.shape)}, {pointer.dtype}\n"
+            f"bounds        {pointer.bounds}\n"
+            f"mock rows     {[[round(x, 2) for x in row] for row in pointer.mock[:2].tolist()]}, made from the bounds"
+        )
+        out.step("She asks for a copy, and is refused.")
+        out.code("births.get()")
+        out.show(str(refused(pointer.get)))
+        return pointer
+
+    def compute(self, pointer: Any, clear: torch.Tensor) -> None:
+        out = self.out
+        out.step("She writes plain torch on the pointer. What it gives are pointers too; nothing has travelled.")
+        out.code("births.sum(0), births.mean(0)")
+        total, mean = pointer.sum(0), pointer.mean(0)
+        out.show(f"{total!r}\n{mean!r}")
+        out.step("Without a right, a sum is refused as well.")
+        out.code("births.sum(0).get()")
+        out.show(str(refused(total.get)))
+        out.step("Olivia grants dana exact aggregates of this dataset: count, sum and mean of whole columns.")
+        out.code('hospital.dataset(name).grant("dana@network", "aggregate", reason="...")')
+        self.grant("hospital", pointer.dataset, "Monthly report of the ward.")
+        out.step("Now sums and averages are released, exactly. Each release is an event in the audit log.")
+        out.equal("births", pointer.count().get(), torch.tensor(len(clear)))
+        out.equal("sum of weights, kg", pointer[:, 0].sum().get(), clear[:, 0].sum())
+        out.equal("sum of mothers' heights, cm", pointer[:, 1].sum().get(), clear[:, 1].sum())
+        out.equal("both sums at once", total.get(), clear.sum(0))
+        out.equal("average weight and mother's height", mean.get(), clear.mean(0))
+        out.step("One birth is not an aggregate, and stays where it is.")
+        out.code("births[2].get()")
+        out.show(str(refused(pointer[2].get)))
+        out.step("Bob, whom the owner named, may copy the values.")
+        bob = self.node("hospital", "bob")
+        out.equal("first row", bob.search("#February")[0].get()[0], clear[0])
+
+    def average_of_three(self, february: Any) -> None:
+        """Sum and count from each node; the average over all of them is made by dana."""
+        out = self.out
+        out.step("An average over three nodes: each releases its own sum and count, dana puts them together.")
+        for name in MONTHS:
+            found = self.search("#birth-records", nodes=3)[name][0]
+            self.grant(name, found.dataset, "Monthly report of the ward.")
+        pointers = [found[0] for _, found in sorted(self.search("#birth-records", nodes=3).items())]
+        total, count = torch.zeros(2, dtype=torch.float64), 0
+        for pointer in pointers:
+            part, size = pointer.sum(0).get(), int(pointer.count().get())
+            out.show(f"{pointer.location.id}: {size} births, {part[0]:.4f} kg in all")
+            total, count = total + part, count + size
+        clear = torch.cat([births.month(number).values for number in (2, 3, 4)])
+        out.equal("births of three months", torch.tensor(count), torch.tensor(len(clear)))
+        out.equal("average weight and mother's height", total / count, clear.mean(0), exact=False)
+        error = different_nodes(lambda: february.sum(0) + pointers[0].sum(0))
+        out.show(f"Adding pointers of two nodes is an error, since no value goes from node to node: {error}")
+
+    def table(self) -> None:
+        out = self.out
+        out.step("The table on the public node. Rows with a missing value are null records: no result counts them.")
+        out.code('births = network.search("#births")["public"][0]')
+        pointer = self.search("#births")["public"][0]
+        out.show(f"{pointer!r}\ncolumns {', '.join(pointer.columns)}")
+        smoke = next(column for column in pointer.schema if column.name == "smoke")
+        out.show(f"smoke is one of: {', '.join(smoke.categories or [])}")
+        self.grant("public", pointer.dataset, "Overview.")
+        complete = births.table().dropna()
+        out.show(f"{len(pointer)} rows; {len(pointer) - len(complete)} of them have a missing value somewhere.")
+        out.code('births["weight_kg"].mean().get()')
+        for column, unit in (("weight_kg", "kg"), ("gestation_days", "days"), ("mother_age", "years")):
+            clear = torch.tensor(complete[column].mean(), dtype=torch.float64)
+            out.equal(f"average {column.split('_')[0]}, {unit}", pointer[column].mean().get(), clear, exact=False)
+        weights = torch.tensor(complete["weight_kg"].sum(), dtype=torch.float64)
+        out.equal("sum of weights, kg", pointer["weight_kg"].sum().get(), weights, exact=False)
+        out.equal("births behind each of these", pointer.count().get(), torch.tensor(len(complete)))
+
+    def five_rows(self, clear: torch.Tensor) -> None:
+        out = self.out
+        out.step("Five births of February become a dataset of their own, and dana gets the same grant on it.")
+        hospital = self.node("hospital", "olivia")
+        records = grid.private_tensor(clear, bounds=births.BOUNDS, columns=births.COLUMNS)
+        records = records.tag("#pilot-ward").describe(
+            "Five births of a pilot ward: weight in kilogram, mother's height."
+        )
+        self.grant("hospital", records.send(hospital).dataset, "Pilot.")
+        weight = self.search("#pilot-ward")["hospital"][0][:, 0].sum()
+        out.step("The exact sum over five people is refused: too few stand behind it.")
+        out.code("births[:, 0].sum().get()")
+        error = refused(weight.get)
+        out.show(str(error))
+        out.step("The error carries the way to ask: a request, which people decide on.")
+        out.code('request = error.request(reason="Total weight of the pilot ward, for its yearly report.")')
+        request = error.request(reason="Total weight of the pilot ward, for its yearly report.")
+        out.show(repr(request))
+        out.step("Olivia reads the program in words, and approves it.")
+        asked = hospital.requests(state="submitted")[0]
+        out.show(asked.words)
+        asked.approve(reason="A total of five weights is fine for this report.")
+        out.step("The stored program runs again on the node; dana receives the answer, as often as she asks.")
+        out.code("request.wait().get()")
+        out.equal("sum of five weights, kg", request.wait(timeout=60).get(), clear[:, 0].sum())
+        out.equal("once more", request.get(), clear[:, 0].sum())
+        if request.status != "delivered":
+            raise StepFailed(f"The request should be delivered; it is {request.state}.")
+        out.show(repr(request))
+
+    def log(self) -> None:
+        self.out.step("The hospital's administrator verifies the audit log: who took what, and by which right.")
+        place = self.where["nodes"]["hospital"]
+        with grid.connect(place["url"], **place["admin"]) as admin:
+            report = admin.audit(verify=True)
+            if not report:
+                raise StepFailed(f"The audit log does not verify: {report.problem}")
+            self.out.show(f"The chain of {report.events} events holds. The newest:")
+            for event in admin.audit(limit=3):
+                self.out.show(f"{event.verb:<20} {event.actor}")
+
+    def grant(self, node: str, dataset: str, reason: str) -> None:
+        """An exact aggregate right for dana on one dataset, by its owner."""
+        with grid.connect(self.where["nodes"][node]["url"], username="olivia", password=PASSWORD) as owner:
+            owner.dataset(dataset).grant("dana@network", "aggregate", reason=reason)
+
+
+def refused(action: Callable[[], Any]) -> Any:
+    """Run an action that must be refused, and return the error, which can `.request(...)`."""
     try:
         action()
     except grid.GetNotPermittedError as error:
@@ -52,170 +278,10 @@ def refused(action: Callable[[], Any]) -> grid.GetNotPermittedError:
     raise StepFailed("A value left the node without a right to it.")
 
 
-def walk(where: dict[str, Any]) -> None:
-    """Walk through the use cases on an empty grid. `where` is the ready file's content. Raises StepFailed."""
-    out = Printer()
-    nodes = where["nodes"]
-    accounts(where, out)
-    february = publish(nodes["hospital"]["url"], out)
-    for node, number in (("company", 3), ("university", 4)):
-        publish_month(nodes[node]["url"], number, out)
-    publish_table(nodes["public"]["url"], out)
-    network = grid.connect_network(where["network"]["url"], username="dana", password=PASSWORD)
-    found = explore(network, out)
-    compute(network, found, nodes["hospital"]["url"], february, out)
-    five_rows(network, nodes["hospital"]["url"], out)
-
-
-def accounts(where: dict[str, Any], out: Printer) -> None:
-    out.step("The administrators make accounts: an owner on each node, a data scientist on the network.")
-    for name, node in where["nodes"].items():
-        admin = grid.connect(node["url"], **node["admin"])
-        admin.create_user("olivia", password=PASSWORD, roles=["owner"])
-        for scientist in ("bob", "ana", "alice") if name == "hospital" else ():
-            admin.create_user(scientist, password=PASSWORD, roles=["scientist"])
-    operator = grid.connect_network(where["network"]["url"], **where["network"]["admin"])
-    operator.create_user("dana", password=PASSWORD, roles=["scientist"])
-    out.show(f"olivia owns data on {', '.join(where['nodes'])}; dana searches the network.")
-
-
-def publish(url: str, out: Printer) -> torch.Tensor:
-    """The owner's six steps. Returns the values in the clear, to compare with."""
-    out.step("Olivia connects to the hospital's node.")
-    hospital = grid.connect(url, username="olivia", password=PASSWORD)
-    out.show(repr(hospital))
-    out.step("She loads the births of February.")
-    february = births.month(2)
-    out.show(
-        f"{february.rows} births; {february.incomplete} without the mother's height is left out: "
-        f"{len(february.values)} complete ones.\n"
-        "Columns: weight in kilogram; the table has no newborn's length, so the height is the mother's, in centimetre."
-    )
-    out.step("She makes them private; bob, ana and alice may read them.")
-    records = grid.private_tensor(
-        february.values, allowed_users=["bob", "ana", "alice"], bounds=births.BOUNDS, columns=births.COLUMNS
-    )
-    out.step("She tags them.")
-    records = records.tag("#February", "#birth-records")
-    out.step("She describes them.")
-    records = records.describe("Births of February. Columns: weight in kilogram, mother's height in centimetre.")
-    out.step("She sends them to the node, where they stay.")
-    pointer = records.send(hospital)
-    out.show(repr(pointer))
-    return february.values
-
-
-def publish_month(url: str, number: int, out: Printer) -> None:
-    names = {3: "March", 4: "April"}
-    found = births.month(number)
-    node = grid.connect(url, username="olivia", password=PASSWORD)
-    records = grid.private_tensor(found.values, bounds=births.BOUNDS, columns=births.COLUMNS)
-    records = records.tag(f"#{names[number]}", "#birth-records")
-    pointer = records.describe(f"Births of {names[number]}: weight in kilogram, mother's height in centimetre.").send(
-        node
-    )
-    out.step(f"The {node.name} publishes {len(found.values)} births of {names[number]}.")
-    out.show(repr(pointer))
-
-
-def publish_table(url: str, out: Printer) -> None:
-    out.step("The public node publishes the whole table, with dates, categories and missing values.")
-    node = grid.connect(url, username="olivia", password=PASSWORD)
-    frame = births.table()
-    smoke = sorted(frame["smoke"].dropna().unique())
-    table = grid.private_table(
-        frame,
-        name="All births",
-        bounds={
-            "born": ("1964-01-01", "1966-12-31"),
-            "weight_kg": (0.5, 6.0),
-            "mother_height_cm": (120.0, 200.0),
-            "gestation_days": (120.0, 400.0),
-            "mother_age": (10.0, 60.0),
-        },
-        categories={"smoke": smoke},
-        missing="null",
-    )
-    pointer = (
-        table.tag("#births")
-        .describe("1,236 single births with date, weight and the mother's height, age, smoking.")
-        .send(node)
-    )
-    out.show(repr(pointer))
-
-
-def explore(network: Any, out: Printer) -> Any:
-    out.step("Dana asks the network for '#February' and '#birth-records'.")
-    found = _search(network, "#February", "#birth-records")
-    out.show(str(found))
-    pointer = found["hospital"][0]
-    out.step("She takes a reference and explores it: description, tags, columns, shape, bounds. No value travels.")
-    out.show(
-        f"{pointer.description}\ntags {', '.join(pointer.tags)}\n"
-        f"columns {', '.join(pointer.columns)}, shape {tuple(pointer.shape)}, {pointer.dtype}, on {pointer.location}\n"
-        f"bounds {pointer.bounds}\nmock rows, made from the bounds: {pointer.mock[:2].tolist()}"
-    )
-    out.step("She asks for a copy, and is refused.")
-    error = refused(pointer.get)
-    out.show(str(error))
-    return pointer
-
-
-def _search(network: Any, *terms: str) -> dict[str, list[Any]]:
-    """Announcements travel with the heartbeat: give them a moment."""
-    import time
-
-    for _ in range(100):
-        if found := network.search(*terms):
-            return dict(found)
-        time.sleep(0.1)
-    raise StepFailed(f"The network never heard of {' '.join(terms)}.")
-
-
-def compute(network: Any, pointer: Any, url: str, clear: torch.Tensor, out: Printer) -> None:
-    out.step("She writes plain torch on the pointer; sums and averages are computed where the data are.")
-    total, mean = pointer.sum(0), pointer.mean(0)
-    out.show(f"{total!r}\n{mean!r}")
-    error = refused(total.get)
-    out.show(f"Without a right, a sum is refused too: {error}")
-    out.step("Olivia grants dana exact aggregates of this dataset.")
-    hospital = grid.connect(url, username="olivia", password=PASSWORD)
-    hospital.dataset(pointer.dataset).grant("dana@network", "aggregate", reason="Monthly report of the ward.")
-    out.step("Now the sums and averages are released, exactly; each release is in the audit log.")
-    out.equal("births", pointer.count().get(), torch.tensor(len(clear)))
-    out.equal("sum of weights, kg", pointer[:, 0].sum().get(), clear[:, 0].sum())
-    out.equal("sum of mothers' heights, cm", pointer[:, 1].sum().get(), clear[:, 1].sum())
-    out.equal("average weight and mother's height", mean.get(), clear.mean(0))
-    error = refused(pointer[2].get)
-    out.show(f"One row stays refused: {error}")
-    out.step("Bob, whom the owner named, may copy the values.")
-    bob = grid.connect(url, username="bob", password=PASSWORD)
-    out.equal("first row", bob.search("#February")[0].get()[0], clear[0])
-
-
-def five_rows(network: Any, url: str, out: Printer) -> None:
-    out.step("Five births of February are published as a dataset of their own, and dana gets the same grant.")
-    clear = births.month(2).values[:5].clone()
-    hospital = grid.connect(url, username="olivia", password=PASSWORD)
-    records = grid.private_tensor(clear, bounds=births.BOUNDS, columns=births.COLUMNS).tag(
-        "#pilot-ward", "#birth-records"
-    )
-    published = records.describe(
-        "Five births of a pilot ward: weight in kilogram, mother's height in centimetre."
-    ).send(hospital)
-    hospital.dataset(published.dataset).grant("dana@network", "aggregate", reason="Pilot.")
-    pilot = _search(network, "#pilot-ward")["hospital"][0]
-    weight = pilot[:, 0].sum()
-    out.step("The exact sum over five people is refused: too few stand behind it. The error carries the way to ask.")
-    error = refused(weight.get)
-    out.show(str(error))
-    request = error.request(reason="Total weight of the pilot ward, for its yearly report.")
-    out.show(repr(request))
-    out.step("Olivia reads the request in words, and approves it.")
-    asked = hospital.requests(state="submitted")[0]
-    out.show(asked.words)
-    asked.approve(reason="A total of five weights is fine for this report.")
-    out.step("The stored program runs again on the node; dana receives the answer.")
-    request.wait(timeout=60)
-    out.equal("sum of five weights, kg", request.get(), clear[:, 0].sum())
-    out.show(repr(request))
+def different_nodes(action: Callable[[], Any]) -> grid.DifferentNodesError:
+    """Run an action that needs values of two nodes, and return the error."""
+    try:
+        action()
+    except grid.DifferentNodesError as error:
+        return error
+    raise StepFailed("Values of two nodes were put together.")

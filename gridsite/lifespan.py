@@ -29,8 +29,10 @@ class Lifespan:
         workers = Workers()
         scope["state"]["workers"] = workers
         if settings.GRID_ROLE == "node":
-            # Sessions do not outlive the process; what they left behind is nobody's.
-            shutil.rmtree(Path(settings.GRID_STORAGE_DIR) / "sessions", ignore_errors=True)
+            # Sessions do not outlive the process; what they and unfinished publications left behind is nobody's.
+            storage = Path(settings.GRID_STORAGE_DIR)
+            for left in (storage / "sessions", *storage.glob("datasets/incoming-*")):
+                shutil.rmtree(left, ignore_errors=True)
             await workers.start()
             tasks.append(_task(runner.run(workers), "requests"))
             if settings.GRID_NETWORK_URL:

@@ -1,4 +1,4 @@
-"""A user's session: one program that grows, one worker that runs it. The web process sees names, shapes and labels only."""
+"""A user's session: one program that grows, one worker that runs it. The web process sees no value."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Session:
             return self._worker
 
     async def append(self, nodes: Sequence[Node]) -> None:
-        """Add nodes to the program. A dataset that may not be used is refused when a value that needs it is asked for."""
+        """Add nodes to the program. A dataset that may not be used is refused when a value of it is asked for."""
         worker = await self.worker()
         for node in nodes:
             if node.op == ASSET:
@@ -133,8 +133,8 @@ class Session:
         try:
             proposal = await worker.ask(Propose(next(self._numbers), value))
         except NotFoundError as error:
-            named = (error.details.get("dataset"), error.details.get("version"))
-            raise self._refused.get(named, error) from None  # type: ignore[call-overload]
+            named = (str(error.details.get("dataset")), int(error.details.get("version", 0)))
+            raise self._refused.get(named, error) from None
         if not isinstance(proposal, Proposal):
             raise InternalError("The worker gave no proposal.")
         return proposal

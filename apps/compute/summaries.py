@@ -96,12 +96,28 @@ def _look(
         if fact.label.kind not in (PUBLIC, ROWS) and not whole:
             return f"rows may be chosen: {step_text(step)}"
     for ref in refs(node):
-        summary = before[ids[ref.node]].constant
-        if summary is not None and summary.singles_out():
+        summary = _picking(before, ids[ref.node])
+        if summary is not None:
             return f"constant that picks few positions: {summary.text()}, used in {step_text(step)}"
     if TABLE[node.op].chooses and node.op not in ROW_CHOICES:
         return f"a condition or an order among private values: {step_text(step)}"
     return ""
+
+
+def _picking(before: list[Step], number: int) -> Summary | None:
+    """The constant behind a public value that picks few positions, whatever was computed from it since."""
+    todo, seen = [number], set[int]()
+    while todo:
+        at = todo.pop()
+        step = before[at]
+        if at in seen or step.label != PUBLIC:
+            continue
+        seen.add(at)
+        if step.constant is not None and step.constant.singles_out():
+            return step.constant
+        for value in step.args.values():
+            todo += [ref.node for ref in (value if isinstance(value, list) else [value]) if isinstance(ref, Ref)]
+    return None
 
 
 def reduced_axis(shape: tuple[int, ...], dim: int) -> int:

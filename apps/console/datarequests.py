@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin
 from django.db.models import Count, Prefetch, Q, QuerySet
 from django.http import HttpRequest
@@ -132,9 +133,10 @@ class DataRequestAdmin(GridAdmin):
     ordering = ["created"]
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return super().has_view_permission(request, obj) or (
-            person(request).is_staff and requests_visible_to(person(request)).exists()
-        )
+        if super().has_view_permission(request, obj):
+            return True
+        user = person(request)
+        return settings.GRID_ROLE == self.role and user.is_staff and requests_visible_to(user).exists()
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DataRequest]:
         user = person(request)

@@ -60,7 +60,7 @@ async def ask_identity(url: str, *, role: str) -> messages.Identity:
         raise ConnectionLostError(f"What answers at {url} is no deployment of Gridsite.") from None
     if not keys.verify(identity.public_key, DOMAIN, challenge + url.encode(), identity.signature):
         raise AuthenticationError(
-            f"What answers at {url} does not hold the key that it claims, or calls itself by another address (GRID_URL)."
+            f"What answers at {url} does not hold the key that it claims, or has another address (GRID_URL)."
         )
     if identity.protocol != PROTOCOL_VERSION:
         raise VersionMismatchError(f"{url} speaks protocol {identity.protocol}, this deployment {PROTOCOL_VERSION}.")

@@ -132,7 +132,7 @@ class Outgoing:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The frames of this transfer, as fast as they are acknowledged."""
-        with open(self.path, "rb") as file:
+        with await on_disk(self.path.open, "rb") as file:
             while self._sent < self.nbytes:
                 while self._sent - self._acknowledged >= CHUNKS_IN_FLIGHT * CHUNK_SIZE:
                     self._moved.clear()

@@ -60,7 +60,9 @@ def masked(t: Target) -> Ref:
 
 
 def compared(t: Target) -> Ref:
-    condition = t.op(t.source.choice(["gt", "le", "ge", "lt"]) + ".Scalar", t.column_vector(), t.source.uniform(100, 1000))
+    condition = t.op(
+        t.source.choice(["gt", "le", "ge", "lt"]) + ".Scalar", t.column_vector(), t.source.uniform(100, 1000)
+    )
     if t.source.random() < 0.5:
         return t.op("sum", t.op("_to_copy", condition, dtype=Dtype("float64")))
     return t.op("sum", t.op("where.self", condition, t.column_vector(), t.constant(0.0)))

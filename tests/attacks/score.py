@@ -65,4 +65,6 @@ def check_nothing_recovered(private: Any, seen: list[Any]) -> None:
     """Fail where more of `private` came out than of values that nobody published."""
     decoys = np.random.default_rng(7).uniform(np.min(private), np.max(private), np.size(private))
     share, chance = recovered(private, seen), recovered(decoys, seen)
-    assert share <= chance + 1 / np.size(private) / 2, f"{share:.0%} of the private values came out ({chance:.0%} by chance)"
+    assert share <= chance + 1 / np.size(private) / 2, (
+        f"{share:.0%} of the private values came out ({chance:.0%} by chance)"
+    )

@@ -66,7 +66,9 @@ def test_pickles_in_frames_are_bytes_that_mean_nothing(ward: Ward, trap: Path) -
     source = random.Random(1)
     with RawClient(ward.url, ward.tokens["scientist"]) as client:
         for body in pickles(trap):
-            ext = msgspec.msgpack.encode([source.randrange(2, 900), [["run", [[1, "aten::neg", [msgspec.msgpack.Ext(3, body)]]]]]])
+            ext = msgspec.msgpack.encode(
+                [source.randrange(2, 900), [["run", [[1, "aten::neg", [msgspec.msgpack.Ext(3, body)]]]]]]
+            )
             for data in (body, ext, pack_batch(body), pack_chunk(1, 0, body)):
                 client.socket.send(data if data is not ext else pack_batch(ext))
                 reply = client.receive()
@@ -132,7 +134,8 @@ def hostile_tensors(trap: Path) -> dict[str, bytes]:
         "pickle": pickles(trap)[4],
         "npz": b"PK\x03\x04" + pickles(trap)[2],
         "torch zip": b"PK\x03\x04archive/data.pkl" + pickles(trap)[2],
-        "npy of objects": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }" + pickles(trap)[2],
+        "npy of objects": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
+        + pickles(trap)[2],
         "empty": b"\x00",
         "endless header": struct.pack("<Q", 2**63) + b"{}",
         "header longer than the file": struct.pack("<Q", 10_000) + b"{}",
@@ -150,8 +153,12 @@ def hostile_tensors(trap: Path) -> dict[str, bytes]:
         "zero times huge": raw_safetensors({"values": entry([0, 2**40], 0, 0)}),
         "object dtype": raw_safetensors({"values": entry([8], 0, 64, "O")}, bytes(64)),
         "code as dtype": raw_safetensors({"values": entry([8], 0, 64, "os.system")}, bytes(64)),
-        "text as shape": raw_safetensors({"values": {"dtype": "F64", "shape": "8", "data_offsets": [0, 64]}}, bytes(64)),
-        "float shape": raw_safetensors({"values": {"dtype": "F64", "shape": [8.0], "data_offsets": [0, 64]}}, bytes(64)),
+        "text as shape": raw_safetensors(
+            {"values": {"dtype": "F64", "shape": "8", "data_offsets": [0, 64]}}, bytes(64)
+        ),
+        "float shape": raw_safetensors(
+            {"values": {"dtype": "F64", "shape": [8.0], "data_offsets": [0, 64]}}, bytes(64)
+        ),
         "many": raw_safetensors({f"t{i}": entry([0], 0, 0) for i in range(5000)}),
         "path as name": raw_safetensors({"../../values": entry([8], 0, 64)}, bytes(64)),
         "cut": good[:-8],

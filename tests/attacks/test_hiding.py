@@ -85,7 +85,11 @@ def test_the_choice_of_a_row_is_named_first_however_deep_it_lies(
         n, d = births.values.shape
         x = buried(client, client.asset(births.dataset), source, depth // 2)
         target = Target(client, x, n, d, source.randrange(1, n), source.randrange(d), source)
-        value = buried(client, SELECTIONS[name](target), source, depth // 2) if name != "comparison" or not depth else SELECTIONS[name](target)
+        value = (
+            buried(client, SELECTIONS[name](target), source, depth // 2)
+            if name != "comparison" or not depth
+            else SELECTIONS[name](target)
+        )
         words = words_of(ward, client.request(value, "Monthly report."))
     assert look_at_this(words).strip(), words[:3000]
     assert len(words) < 100_000

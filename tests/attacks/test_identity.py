@@ -25,7 +25,16 @@ from tests.attacks.ward import Ward, tried
 from tests.factories.raw import RawClient, rest
 
 FIELDS = "user username by requester owner actor as_user on_behalf_of id account token sub login uid".split()
-HEADERS = ["X-Remote-User", "Remote-User", "X-Forwarded-User", "X-User", "X-Grid-User", "X-Auth-User", "Grid-User", "From"]
+HEADERS = [
+    "X-Remote-User",
+    "Remote-User",
+    "X-Forwarded-User",
+    "X-User",
+    "X-Grid-User",
+    "X-Auth-User",
+    "Grid-User",
+    "From",
+]
 VARIANTS = 60
 
 
@@ -45,9 +54,7 @@ def test_a_field_that_names_somebody_else_changes_nothing(ward: Ward, births: Pr
             path += f"?{field}={victim}"
         else:
             body = {**body, field: victim}
-        status, answer = rest(
-            method, f"{ward.url}/api/{path}", body, token=ward.tokens["scientist"], headers=headers
-        )
+        status, answer = rest(method, f"{ward.url}/api/{path}", body, token=ward.tokens["scientist"], headers=headers)
         if path.startswith("me/"):
             as_others += answer["username"] != "attack-scientist"
         elif method != "GET":
@@ -134,7 +141,10 @@ def test_parts_of_an_asset_are_its_two_names(ward: Ward, births: Private) -> Non
         assert np.array_equal(client.get(client.asset(births.dataset)), births.values)
 
 
-@pytest.mark.parametrize("tag", ["list_objects", "__class__", "close", "GridConsumer", "publish.__init__", "_deliver", "welcome", "answer", "ack "])
+@pytest.mark.parametrize(
+    "tag",
+    ["list_objects", "__class__", "close", "GridConsumer", "publish.__init__", "_deliver", "welcome", "answer", "ack "],
+)
 def test_commands_are_the_ones_of_the_schema(ward: Ward, tag: str) -> None:
     with RawClient(ward.url, ward.tokens["scientist"]) as client:
         for body in ([tag], [tag, 1], [tag, "x", {}], {"type": tag}):
@@ -159,7 +169,10 @@ def test_outputs_and_ids_of_others_are_not_mine(ward: Ward, births: Private) -> 
     seen = []
     with RawClient(ward.url, ward.tokens["scientist"]) as client:
         for _ in range(100):
-            ref = Ref(source.choice([mine.node, source.randrange(2**32), mine.node + source.randrange(9)]), source.randrange(9))
+            ref = Ref(
+                source.choice([mine.node, source.randrange(2**32), mine.node + source.randrange(9)]),
+                source.randrange(9),
+            )
             seen.append(tried(client, lambda _, ref=ref: ref))
         assert all(isinstance(got, GridError) for got in seen)
         client.send(m.Drop([mine]), m.Run([Node(mine.node, "aten::neg", [Ref(mine.node)])]))

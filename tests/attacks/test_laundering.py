@@ -263,5 +263,7 @@ def test_no_operation_takes_a_place_to_write_to(ward: Ward, births: Private) -> 
         got = tried(client, lambda _, s=sample, a=operands, n=name: client.node(s.op, *a, **{n: public, **s.kwargs}))
         assert isinstance(got, (InvalidInputError, LimitExceededError, ShapeError)), (sample, got)
         assert isinstance(got, GridError)
-    assert isinstance(tried(client, lambda _: client.node("aten::add.Tensor", x, public, out=public)), InvalidInputError)
+    assert isinstance(
+        tried(client, lambda _: client.node("aten::add.Tensor", x, public, out=public)), InvalidInputError
+    )
     assert not client.get(public).any()

@@ -111,7 +111,9 @@ def test_nobody_else_joins_as_the_hospital(grid_: LiveGrid) -> None:
     audience = rest("GET", f"{network.url}/api/identity/")[1]["public_key"]
     hospital = rest("GET", f"{grid_.hospital.url}/api/identity/")[1]["public_key"]
     path = "/api/nodes/"
-    for number, name in enumerate(["hospital", "company", "Hospital", "hоspital", "hospital ", "hospital\u200b", "../hospital"]):
+    for number, name in enumerate(
+        ["hospital", "company", "Hospital", "hоspital", "hospital ", "hospital\u200b", "../hospital"]
+    ):
         for key in (None, hospital):
             wanted = msgspec.structs.replace(join_of("mallory", grid_.hospital.url, key=key), id=name)
             body = msgspec.json.encode(wanted)
@@ -158,7 +160,9 @@ def presented(grid_: LiveGrid, dana: str, node: str = "hospital") -> dict[str, A
 
 
 def proof(key: Ed25519PrivateKey, challenge: str, assertion: dict[str, Any]) -> str:
-    return key.sign(b"gridsite/proof/1\n" + bytes.fromhex(challenge) + hashlib.sha256(canonical(assertion)).digest()).hex()
+    return key.sign(
+        b"gridsite/proof/1\n" + bytes.fromhex(challenge) + hashlib.sha256(canonical(assertion)).digest()
+    ).hex()
 
 
 def present(url: str, shown: dict[str, Any]) -> tuple[int, Any]:
@@ -174,7 +178,11 @@ def test_a_statement_opens_one_door_once(grid_: LiveGrid, dana: str) -> None:
     again = {**shown, "challenge": fresh, "proof": proof(shown["_key"], fresh, shown["assertion"])}
     assert present(grid_.hospital.url, again)[0] == 401
     other = presented(grid_, dana)
-    used = {**other, "challenge": shown["challenge"], "proof": proof(other["_key"], shown["challenge"], other["assertion"])}
+    used = {
+        **other,
+        "challenge": shown["challenge"],
+        "proof": proof(other["_key"], shown["challenge"], other["assertion"]),
+    }
     assert present(grid_.hospital.url, used)[0] == 401
 
 
@@ -208,12 +216,17 @@ def test_no_part_of_a_statement_can_be_exchanged(grid_: LiveGrid, dana: str) -> 
     assert admitted == 0
 
 
-def test_who_comes_by_a_network_has_no_rights_of_a_namesake(grid_: LiveGrid, ward: Ward, dana: str, births: Private) -> None:
+def test_who_comes_by_a_network_has_no_rights_of_a_namesake(
+    grid_: LiveGrid, ward: Ward, dana: str, births: Private
+) -> None:
     """A network's 'attack-owner' is not the node's."""
     network = grid_.network
     operator = sign_in(network.url, network.username, network.password)
     twin = {"username": "attack-owner", "password": "namesake-of-an-owner"}
-    assert rest("POST", f"{network.url}/api/users/", {**twin, "roles": ["owner", "administrator"]}, token=operator)[0] == 201
+    assert (
+        rest("POST", f"{network.url}/api/users/", {**twin, "roles": ["owner", "administrator"]}, token=operator)[0]
+        == 201
+    )
     status, answer = present(grid_.hospital.url, presented(grid_, sign_in(network.url, **twin)))
     assert status == 200 and "@" in answer["user"]["username"] and not answer["user"]["roles"]
     with RawClient(ward.url, answer["token"]) as client, pytest.raises(GridError) as refused:

@@ -151,7 +151,9 @@ TRAPS = [
     lambda c, x: c.node("aten::index_select", x, 0, _index(c, x)),
     lambda c, x: c.node("aten::pow.Tensor_Tensor", _cast(c, x, "int64"), _cast(c, x, "int64")),
     lambda c, x: c.node("aten::log", c.node("aten::neg", _cast(c, x, "float64"))),
-    lambda c, x: c.node("aten::_to_copy", c.node("aten::mul.Tensor", _cast(c, x, "float64"), 1e300), dtype=Dtype("int8")),
+    lambda c, x: c.node(
+        "aten::_to_copy", c.node("aten::mul.Tensor", _cast(c, x, "float64"), 1e300), dtype=Dtype("int8")
+    ),
     lambda c, x: c.node("aten::clamp.Tensor", x, x, c.node("aten::neg", x)),
     lambda c, x: c.node("aten::zeros_like", c.node("aten::log", _cast(c, x, "float64"))),
     lambda c, x: c.node("aten::argmax", x),
@@ -256,5 +258,7 @@ def test_metadata_look_the_same(ward: Ward, twins: Twins) -> None:
         body.pop("sequence")
         shown.append(same_names(json.dumps(body, sort_keys=True), dataset))
     assert shown[0] == shown[1]
-    mocks = [ward.client("scientist").get(ward.client("scientist").asset(d, "mock")) for d in (twins.ordinary, twins.worst)]
+    mocks = [
+        ward.client("scientist").get(ward.client("scientist").asset(d, "mock")) for d in (twins.ordinary, twins.worst)
+    ]
     assert mocks[0].shape == mocks[1].shape and mocks[0].dtype == mocks[1].dtype

@@ -107,6 +107,11 @@ def test_complements_of_two_questions_do_not_meet(ward: Ward, births: Private) -
             target = Target(client, x, n, d, at, column, random.Random(at))
             for trick in ("everybody but one", "one twice", "mean of everybody but one"):
                 seen.append(tried(client, lambda _, t=target, trick=trick: TRICKS[trick](t)))
-        seen.append(tried(client, lambda _, c=column: client.node("aten::sum.dim_IntList", client.node("aten::select.int", x, 1, c), [0])))
+        seen.append(
+            tried(
+                client,
+                lambda _, c=column: client.node("aten::sum.dim_IntList", client.node("aten::select.int", x, 1, c), [0]),
+            )
+        )
     assert sum(isinstance(got, np.ndarray) for got in seen) == d
     check_nothing_recovered(births.values, seen)

@@ -75,7 +75,12 @@ def busy(ward: Ward, births: Private) -> list[str]:
         assert ward.call(person, "POST", "tokens/", {"name": "laptop"})[0] == 201
     rest("POST", f"{ward.url}/api/sign-in/", {"username": "attack-scientist", "password": "not the one, but a secret"})
     rest("GET", f"{ward.url}/api/me/", token="grd_aaaaaaaa_" + "z" * 43)
-    rest("POST", f"{ward.url}/api/users/", {"username": ["not"], "password": "typed-into-the-wrong-body"}, token=ward.tokens["owner"])
+    rest(
+        "POST",
+        f"{ward.url}/api/users/",
+        {"username": ["not"], "password": "typed-into-the-wrong-body"},
+        token=ward.tokens["owner"],
+    )
     return made
 
 

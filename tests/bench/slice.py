@@ -1,4 +1,4 @@
-"""The first slice: a hundred operations, one operation, an audited release; each beside its yardstick of the same run."""
+"""The first slice: a hundred operations, one, an audited release; each beside its yardstick of the same run."""
 
 from __future__ import annotations
 

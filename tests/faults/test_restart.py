@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from safetensors.numpy import save
 
 from gridclient.wire import messages as m
 from gridclient.wire.errors import RequestDeniedError
@@ -196,8 +197,6 @@ def _kill_node_before_it_can_answer(history: History) -> None:
         publisher.get(publisher.constant(np.ones(2)))
         (worker,) = processes.workers(node) - before
         spec = m.PublishSpec(kind="tensor", name="never was", columns=COLUMNS)
-        from safetensors.numpy import save
-
         transfer = publisher.upload(save({"values": TENSOR}), "values")
         os.kill(worker, signal.SIGSTOP)
         publisher.send(m.Publish(900, spec, transfer))
@@ -300,7 +299,7 @@ def test_values_are_the_same(life: Life) -> None:
 
 
 def test_network_finds_the_datasets(history: History, life: Life) -> None:
-    assert sorted(row["slug"] for row in life.found) == sorted(row["slug"] for row in history.datasets.values())
+    assert sorted(row["name"] for row in life.found) == sorted(row["name"] for row in history.datasets.values())
 
 
 def test_audit_logs_are_whole(life: Life) -> None:

@@ -61,7 +61,7 @@ MATRIX = {
     "datasets_dataset_change": "302 302 200 404 404 200 403",
     "datasets_dataset_act": "302 302 302 404 404 403 403",
     "permissions_grant_changelist": "302 302 200 200 403 200 403",
-    "permissions_grant_add": "302 302 200 200 403 403 403",
+    "permissions_grant_add": "302 302 200 403 403 403 403",
     "permissions_grant_change": "302 302 200 404 403 200 403",
     "permissions_grant_act": "302 302 302 404 403 403 403",
     "network_membership_changelist": "302 302 403 403 403 200 200",
@@ -190,7 +190,7 @@ def test_nobody_opens_a_page_that_is_not_for_them(people: People, house: dict[st
             answer = client.get(address(name, pattern, house, act))
             found[name] = answer.status_code
             expected[name] = int(MATRIX[name].split()[WHO.index(who)])
-            if who in ("anonymous", "scientist"):
+            if who in ("anonymous", "scientist") and name != "logout":
                 assert answer["Location"].startswith("/admin/login/"), name
     assert found == expected
 
@@ -242,7 +242,7 @@ def test_who_may_not_act_changes_nothing_by_posting(people: People, house: dict[
     for role in ("node", "network"):
         with override_settings(GRID_ROLE=role):
             for name, pattern in pages():
-                if name in ("login", "logout", "password_change", "catch-all"):
+                if not name.endswith(("_changelist", "_add", "_change", "_act")):
                     continue
                 for act in ACTS[name.rpartition("_")[0]] if name.endswith("_act") else ["none"]:
                     answer = client.post(address(name, pattern, house, act), words)
@@ -301,9 +301,9 @@ def test_another_owner_finds_no_trace_of_a_dataset_that_is_not_for_them(people: 
         "datarequests/datarequest/", "datarequests/datarequest/?of=staff-list", "compute/storedanswer/",
         "compute/storedanswer/?of=staff-list",
     ):  # fmt: skip
-        text = client.get(f"/admin/{page}").content.decode().replace("?of=staff-list", "")
-        assert "Staff list" not in text and "of=staff-list" not in text, page
-        assert house["datasets_dataset"] not in text, page
+        text = client.get(f"/admin/{page}").content.decode()
+        assert "Staff list" not in text and house["datasets_dataset"] not in text, page
+        assert "of=" in page or "staff-list" not in text, page
 
 
 def test_a_request_on_two_owners_data_names_to_each_only_what_is_for_them(people: People) -> None:

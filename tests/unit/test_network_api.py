@@ -53,7 +53,8 @@ def test_identity_proves_the_key() -> None:
     challenge = os.urandom(32)
     found = ask("GET", f"identity/?challenge={challenge.hex()}").json()
     assert (found["role"], found["name"], found["id"], found["protocol"]) == ("node", "ward", "ward", 1)
-    assert keys.verify(found["public_key"], "gridsite/identity/1", challenge + settings.GRID_URL.encode(), found["signature"])
+    signed = challenge + settings.GRID_URL.encode()
+    assert keys.verify(found["public_key"], "gridsite/identity/1", signed, found["signature"])
     assert ask("GET", "identity/").json()["signature"] == ""
 
 

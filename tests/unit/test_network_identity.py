@@ -24,7 +24,8 @@ def answering(monkeypatch: pytest.MonkeyPatch, **change: Any) -> None:
 
     async def call(method: str, url: str, **_: Any) -> outbound.Reply:
         challenge = bytes.fromhex(parse_qs(urlsplit(url).query)["challenge"][0])
-        proven = msgspec.to_builtins(mine) | {"signature": keys.sign("gridsite/identity/1", challenge + b"https://ward.example")} | change
+        signature = keys.sign("gridsite/identity/1", challenge + b"https://ward.example")
+        proven = msgspec.to_builtins(mine) | {"signature": signature} | change
         return outbound.Reply(200, msgspec.json.encode(proven))
 
     monkeypatch.setattr(outbound, "call", call)

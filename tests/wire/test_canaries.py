@@ -1,4 +1,4 @@
-"""A node with private values that are like no other bytes, and everybody at every door: none comes out but as granted."""
+"""Private values that are like no other bytes, and everybody at every door of their node: out comes what is granted."""
 
 from __future__ import annotations
 
@@ -362,6 +362,7 @@ def test_no_page_of_the_console_shows_a_value(vault: Vault, name: str) -> None:
         doors.sign_in(name)
     seen, waiting = set[str](), ["/admin/", f"/admin/datasets/dataset/{vault.tensor['id']}/change/"]
     waiting += [f"/admin/datarequests/datarequest/{vault.request}/change/", "/admin/compute/storedanswer/"]
+    began = __import__("time").time()
     while waiting:
         path = waiting.pop()
         if path in seen:
@@ -371,13 +372,15 @@ def test_no_page_of_the_console_shows_a_value(vault: Vault, name: str) -> None:
         assert status != 500, path
         for link in re.findall(r'(?:href|action|hx-get)="([^"]*)"', page):
             target = urllib.parse.urljoin(path, html.unescape(link)).partition("#")[0]
-            kind = re.sub(r"\d+", "0", target)
-            # Orders and filters of a list combine without end: one of each kind is enough; pages of objects, all.
-            if target.startswith("/admin/") and "logout" not in target and target.count("&") == 0:
-                if "?" not in target or kind not in seen:
-                    seen.add(kind) if "?" in target else None
-                    waiting.append(target)
-    text = b"\0".join(doors.heard)
+            if not target.startswith("/admin/") or "logout" in target:
+                continue
+            place, _, query = target.partition("?")
+            # Orders and filters of a list combine without end: one of each is enough.
+            kind = f"{place}?{query.partition('=')[0]}"
+            if kind not in seen:
+                seen.add(kind)
+                waiting.append(target)
+    text = b"\0".join(doors.heard); print(name, len(seen), __import__("time").time() - began, len(text))
     if name in ("owner", "auditor"):
         assert f"/admin/datasets/dataset/{vault.whole['id']}/change/" in seen
         assert b"canary whole" in text

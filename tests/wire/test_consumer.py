@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import zlib
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,15 @@ def last_words(socket: ClientConnection) -> tuple[str, int]:
         socket.recv(timeout=10)
     assert closed.value.rcvd is not None
     return command.code, closed.value.rcvd.code
+
+
+def rest_of(socket: ClientConnection) -> list[Any]:
+    """All commands until the socket is closed."""
+    found: list[Any] = []
+    with suppress(ConnectionClosed):
+        while True:
+            found += m.decode_node(unpack(socket.recv(timeout=10)).body).commands
+    return found
 
 
 # --- hello ------------------------------------------------------------------------------------------------------
@@ -223,9 +233,11 @@ def test_too_many_bad_frames_end_the_session(staff: Staff, scientist: str) -> No
 
 def test_frame_beyond_the_limit_ends_only_its_own_connection(staff: Staff, scientist: str) -> None:
     with staff.client(scientist) as other:
-        with staff.client(scientist) as client, pytest.raises(ConnectionClosed):
-            client.socket.send(bytes(MAX_FRAME + 1))
-            client.receive()
+        with staff.client(scientist) as client:
+            with suppress(ConnectionClosed):  # it may be closed before all of it was sent
+                client.socket.send(bytes(MAX_FRAME + 1))
+            with pytest.raises(ConnectionClosed):
+                client.receive()
         goes_on(other)
 
 
@@ -456,19 +468,10 @@ def test_ask_sent_after_the_revocation_gets_no_answer(staff: Staff, owner: str) 
         value = client.asset(dataset)
         assert client.get(value).shape == (12, 1)
         staff.call(owner, "DELETE", f"tokens/{token.split('_')[1]}/")
-        try:
+        with suppress(ConnectionClosed):
             client.send(m.Get(7, value))
-        except ConnectionClosed:
-            return
-        for _ in range(2):
-            try:
-                reply = client.receive()
-            except (GridError, ConnectionClosed) as ended:
-                assert getattr(ended, "code", "authentication") == "authentication" or isinstance(
-                    ended, ConnectionClosed
-                )
-                return
-            assert (type(reply), reply.code) == (m.Refused, "authentication")
+        # The goodbye may come before the refusal of the question, or after it.
+        assert {reply.code for reply in rest_of(client.socket)} == {"authentication"}
 
 
 def test_revoked_grant_stops_the_next_get_of_an_open_session(staff: Staff, owner: str, scientist: str) -> None:

@@ -112,7 +112,8 @@ class World:
 
     def grant(self) -> str:
         path = f"{self.url}/api/datasets/{self.open['slug']}/grants/"
-        _, made = rest("POST", path, {"to": "reviewer-2", "right": "discover", "reason": "."}, token=self.tokens["owner"])
+        body = {"to": "reviewer-2", "right": "discover", "reason": "."}
+        _, made = rest("POST", path, body, token=self.tokens["owner"])
         return str(made["id"])
 
     def token(self) -> str:
@@ -194,7 +195,8 @@ FRAMES: dict[type, tuple[str, str]] = {
     ),
     m.Publish: (
         "authentication not_found not_found not_found not_found not_found not_found",
-        "authentication publish_not_permitted ack ack publish_not_permitted publish_not_permitted publish_not_permitted",
+        "authentication publish_not_permitted ack ack"
+        " publish_not_permitted publish_not_permitted publish_not_permitted",
     ),
 }
 # These ask for nothing and are answered by nothing, or belong to the exchange that the ones above use.

@@ -13,7 +13,7 @@ DELIVER = "apps/wire/consumer.py:GridConsumer._deliver"
 
 
 def modules() -> dict[str, ast.Module]:
-    """Path and source of everything that a deployment runs. Migrations hold no code; `reference` makes pages of docs."""
+    """Path and source of everything that a deployment runs. `reference` makes the docs' pages."""
     found = {}
     for room in ("apps", "gridsite"):
         for path in sorted((ROOT / room).rglob("*.py")):

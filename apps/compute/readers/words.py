@@ -28,7 +28,10 @@ LABELS = {
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """A constant, summed up. `positions` where few elements are not 0; `values` where there are few elements."""
+    """A constant, summed up. `positions` where few elements are not 0; `values` where there are few elements.
+
+    `unlike`: where a few elements differ from all others.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -49,7 +52,7 @@ class Summary(msgspec.Struct, frozen=True):
         return size
 
     def singles_out(self) -> bool:
-        """Whether only a few of many elements are not 0: used as a weight or an index, it picks rows."""
+        """Whether a few of many elements are not 0, or unlike the others: as a weight or an index it picks rows."""
         return self.size > 1 and bool(self.positions or self.unlike)
 
     def text(self) -> str:
@@ -65,6 +68,9 @@ class Summary(msgspec.Struct, frozen=True):
                 if self.nonzero == 1
                 else f"only {self.nonzero} of {self.size} not 0: positions {where}"
             ]
+        elif self.unlike:
+            where = ", ".join(_position(position) for position in self.unlike)
+            parts.append(f"{len(self.unlike)} unlike all others: position {where}")
         if self.low is not None and self.high is not None:
             parts.append(f"all {self.low:g}" if self.low == self.high else f"values from {self.low:g} to {self.high:g}")
         if self.not_finite:

@@ -134,7 +134,7 @@ def check_key(http: Http, public_key: str) -> None:
         known = found["public_key"] == public_key
     if not known:
         raise AuthenticationError(
-            f"What answers at {http.url} is not the node that the network names: it does not hold the node's key for this address. "
+            f"What answers at {http.url} is not the node that the network names: it does not hold the node's key. "
             "Nothing was sent to it; tell the network's operator."
         )
 

@@ -26,7 +26,7 @@ class TablePointer:
 
     def __init__(self, recorder: Recorder, dataset: Dataset) -> None:
         self._recorder = recorder
-        self._table = recorder.input_table(dataset.id, dataset.version)
+        self._table = recorder.input_table(dataset.id, dataset.version, info=dataset)
         self._dataset = dataset
 
     @property

@@ -34,8 +34,8 @@ class Recorder:
         part: str = "values",
         info: Any = None,
     ) -> Pointer:
-        """Pointer to a published tensor. `dataset` is its id; `info` has `dataset` (a name), `description`, `tags`,
-        `columns`, `bounds` and `mock`."""
+        """Pointer to a published tensor. `dataset` is its id; `info` has `name`, `description`, `tags`, `columns`,
+        `bounds` and `mock`."""
         spec = Spec.dense(tuple(shape), dtype)
         return pointer_to(Cell(self._asset(dataset, version, part, info, spec)), info)
 
@@ -68,7 +68,7 @@ class Recorder:
         return pointer_to(Cell(value))
 
     def _asset(self, dataset: str, version: int, part: str, info: Any, spec: Spec) -> Value:
-        name = getattr(info, "dataset", None) or dataset
+        name = getattr(info, "name", None) or dataset
         args = [dataset, version, part]
         value: Value = self.tape.write(graph.ASSET, args, {}, spec, frozenset({name}), arguments=10)
         return value

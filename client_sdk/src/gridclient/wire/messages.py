@@ -100,7 +100,10 @@ class Fetch(Command, tag="fetch", frozen=True):
 
 
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A declared column. `kind`: "number", "category", "boolean", "date". Bounds are [low, high] (dates: days since 1970)."""
+    """A declared column. `kind`: "number", "category", "boolean", "date".
+
+    Bounds are [low, high]; those of dates in days since 1970.
+    """
 
     name: str
     kind: str = "number"

@@ -1,4 +1,7 @@
-"""Tensors on the wire: a header `{dtype, shape, nbytes}` and raw little-endian bytes. Checked before anything is allocated."""
+"""Tensors on the wire: a header `{dtype, shape, nbytes}` and raw little-endian bytes.
+
+The header is checked before anything is allocated.
+"""
 
 from __future__ import annotations
 
