@@ -34,9 +34,9 @@ class Printer:
             print(_wrapped(line.strip(), inner, inner) if line.strip() else "", flush=True)
 
     def code(self, *lines: str) -> None:
-        """What was typed, as one types it."""
-        for line in lines:
-            print(f"{INDENT}>>> {line}", flush=True)
+        """What one types, in one or more lines."""
+        for prompt, line in zip([">>> ", *["... "] * len(lines)], lines, strict=False):
+            print(f"{INDENT}{prompt}{line}", flush=True)
 
     def equal(self, name: str, got: torch.Tensor, clear: torch.Tensor, *, exact: bool = True) -> None:
         """Print a result, and stop unless it is the one in the clear.

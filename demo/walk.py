@@ -13,7 +13,7 @@ import gridclient as grid
 from demo import births
 from demo.printing import Printer, StepFailed
 
-PASSWORD = "a-long-demo-password"  # noqa: S105  (of accounts that live as long as the demo)
+PASSWORD = "a-long-demo-password"
 MONTHS = {"company": (3, "March"), "university": (4, "April")}
 PATIENCE = 30.0
 """Seconds until the network must have heard of a dataset."""
@@ -123,7 +123,7 @@ class _Walk:
             self.out.show(repr(records.send(self.node(name, "olivia"))))
 
     def publish_table(self) -> None:
-        self.out.step("The public node publishes the whole year as a table: dates, categories, missing values.")
+        self.out.step("The public node publishes all births as a table: dates, categories, missing values.")
         frame = births.table()
         records = grid.private_table(
             frame,
@@ -188,10 +188,13 @@ class _Walk:
         """Sum and count from each node; the average over all of them is made by dana."""
         out = self.out
         out.step("An average over three nodes: each releases its own sum and count, dana puts them together.")
-        for name in MONTHS:
-            found = self.search("#birth-records", nodes=3)[name][0]
-            self.grant(name, found.dataset, "Monthly report of the ward.")
+        out.code('found = network.search("#birth-records")')
         pointers = [found[0] for _, found in sorted(self.search("#birth-records", nodes=3).items())]
+        for pointer in pointers:
+            if pointer.location.id in MONTHS:
+                # Her refused question is also how a node gets to know the account that a grant can name.
+                refused(pointer.count().get)
+                self.grant(pointer.location.id, pointer.dataset, "Monthly report of the ward.")
         total, count = torch.zeros(2, dtype=torch.float64), 0
         for pointer in pointers:
             part, size = pointer.sum(0).get(), int(pointer.count().get())
@@ -211,6 +214,7 @@ class _Walk:
         out.show(f"{pointer!r}\ncolumns {', '.join(pointer.columns)}")
         smoke = next(column for column in pointer.schema if column.name == "smoke")
         out.show(f"smoke is one of: {', '.join(smoke.categories or [])}")
+        refused(pointer["weight_kg"].get)
         self.grant("public", pointer.dataset, "Overview.")
         complete = births.table().dropna()
         out.show(f"{len(pointer)} rows; {len(pointer) - len(complete)} of them have a missing value somewhere.")

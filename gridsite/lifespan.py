@@ -12,7 +12,9 @@ from typing import Any
 from django.conf import settings
 
 from apps.compute.workers import Workers
+from apps.core.database import in_database
 from apps.datarequests import runner
+from apps.datasets.actions import remove_orphans
 from apps.network import announcer
 
 logger = logging.getLogger(__name__)
@@ -29,10 +31,7 @@ class Lifespan:
         workers = Workers()
         scope["state"]["workers"] = workers
         if settings.GRID_ROLE == "node":
-            # Sessions do not outlive the process; what they and unfinished publications left behind is nobody's.
-            storage = Path(settings.GRID_STORAGE_DIR)
-            for left in (storage / "sessions", *storage.glob("datasets/incoming-*")):
-                shutil.rmtree(left, ignore_errors=True)
+            await in_database(_tidy)
             await workers.start()
             tasks.append(_task(runner.run(workers), "requests"))
             if settings.GRID_NETWORK_URL:
@@ -44,6 +43,20 @@ class Lifespan:
         await asyncio.gather(*tasks, return_exceptions=True)
         await workers.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _tidy() -> None:
+    """Remove what sessions and unfinished publications of an earlier process left behind: it is nobody's."""
+    storage = Path(settings.GRID_STORAGE_DIR)
+    for left in (storage / "sessions", *storage.glob("datasets/incoming-*")):
+        shutil.rmtree(left, ignore_errors=True)
+    remove_orphans()
+
+
+def clear_away(storage: Path) -> None:
+    """Sessions and publications do not outlive the process: what unfinished ones left behind is nobody's."""
+    for left in (storage / "sessions", *storage.glob("datasets/incoming-*")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _task(work: Any, name: str) -> asyncio.Task[None]:

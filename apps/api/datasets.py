@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rest_framework.request import Request
@@ -16,7 +17,7 @@ from apps.api.views import caller, find
 from apps.datasets.models import Dataset
 from apps.datasets.queries import public_metadata
 from apps.permissions import actions
-from apps.permissions.policies import check_can_grant, rights_on
+from apps.permissions.policies import check_can_grant, rights_by_dataset
 from apps.permissions.queries import datasets_visible_to, grants_visible_to, search
 from gridclient.wire.errors import InvalidInputError
 
@@ -32,7 +33,7 @@ class Datasets(APIView):
             raise InvalidInputError(f"A search has at most {MAX_TERMS} terms.", field="q", limit=MAX_TERMS)
         found = search(user, terms) if terms else datasets_visible_to(user)
         return page(
-            request, found.prefetch_related("versions", "tags"), lambda rows: [_shown(user, row) for row in rows]
+            request, found.prefetch_related("versions", "tags"), lambda rows: _all_shown(user, rows)
         )
 
 
@@ -88,7 +89,12 @@ class OneGrant(APIView):
 
 
 def _shown(user: User, dataset: Dataset) -> dict[str, Any]:
-    return {**public_metadata(dataset.current), "rights": sorted(rights_on(user, dataset))}
+    return _all_shown(user, [dataset])[0]
+
+
+def _all_shown(user: User, datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
+    rights = rights_by_dataset(user, datasets)
+    return [{**public_metadata(dataset.current), "rights": sorted(rights[dataset.pk])} for dataset in datasets]
 
 
 def _receiver(user: User, name: str) -> User | Team:

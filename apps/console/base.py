@@ -113,7 +113,7 @@ class GridAdmin(ModelAdmin):
                 return self.made(request, form.run())
             except GridError as error:
                 form.add_error(None, error.message)
-        return self._render_new(request, form, status=422)
+        return self._render_new(request, form)
 
     def initial(self, request: HttpRequest) -> dict[str, Any]:
         """What the form for a new object begins with."""
@@ -152,7 +152,7 @@ class GridAdmin(ModelAdmin):
                 form.add_error(None, error.message)
         obj = self._visible(request, object_id)
         if chosen.possible(user, obj):
-            return self._render(request, obj, form, status=422)
+            return self._render(request, obj, form)
         for problem in form.non_field_errors() or [f"“{chosen.label}” is no longer possible: this changed meanwhile."]:
             messages.error(request, str(problem))
         return redirect(page_of(obj))
@@ -172,7 +172,7 @@ class GridAdmin(ModelAdmin):
             raise Http404
         return obj
 
-    def _render(self, request: HttpRequest, obj: Any, tried: Act | None = None, status: int = 200) -> HttpResponse:
+    def _render(self, request: HttpRequest, obj: Any, tried: Act | None = None) -> HttpResponse:
         user = person(request)
         acts = [
             tried if tried is not None and isinstance(tried, act) else act(user=user, obj=obj)
@@ -186,11 +186,11 @@ class GridAdmin(ModelAdmin):
             **self._frame(request, self.heading(user, obj)),
             **self.context(request, user, obj),
         }
-        return TemplateResponse(request, self.page_template, context, status=status)
+        return TemplateResponse(request, self.page_template, context)
 
-    def _render_new(self, request: HttpRequest, form: Act, status: int = 200) -> HttpResponse:
+    def _render_new(self, request: HttpRequest, form: Act) -> HttpResponse:
         context = {"act": form, "back": self._list_url(), **self._frame(request, form.label)}
-        return TemplateResponse(request, "console/new.html", context, status=status)
+        return TemplateResponse(request, "console/new.html", context)
 
     def _frame(self, request: HttpRequest, heading: str) -> dict[str, Any]:
         crumbs = [(heading, "")]

@@ -136,7 +136,7 @@ class DataRequestAdmin(GridAdmin):
         if super().has_view_permission(request, obj):
             return True
         user = person(request)
-        return settings.GRID_ROLE == self.role and user.is_staff and requests_visible_to(user).exists()
+        return self.role == settings.GRID_ROLE and user.is_staff and requests_visible_to(user).exists()
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DataRequest]:
         user = person(request)

@@ -68,4 +68,4 @@ class ConsoleSite(UnfoldAdminSite):
             "crumbs": [(form.label, "")],
             "back": "..",
         }
-        return TemplateResponse(request, "console/new.html", context, status=422 if form.errors else 200)
+        return TemplateResponse(request, "console/new.html", context)

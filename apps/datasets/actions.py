@@ -6,13 +6,16 @@ import os
 import shutil
 import unicodedata
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import msgspec
+from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 
+from apps.core import clock
 from apps.core.wake import wake
 from apps.datasets.assets import ENTITIES, MAX_DESCRIPTION, MAX_NAME, MAX_TAGS, SUFFIXES, TABLE, Ingested
 from apps.datasets.folders import sync_folder
@@ -104,6 +107,24 @@ def _add_version(
     for changed in (place, place.parent, place.parent.parent):
         sync_folder(changed)
     return version
+
+
+def remove_orphans(*, older_than: timedelta = timedelta(hours=1), now: datetime | None = None) -> int:
+    """Remove files whose publication never committed; how many folders that were. For the start of a process.
+
+    Younger ones stay: another process may be about to commit.
+    """
+    before = ((now or clock.now()) - older_than).timestamp()
+    known = {(str(key), str(number)) for key, number in DatasetVersion.objects.values_list("dataset_id", "number")}
+    storage = Path(settings.GRID_STORAGE_DIR) / "datasets"
+    found = [
+        place
+        for place in storage.glob("*/*")
+        if (place.parent.name, place.name) not in known and place.stat().st_mtime < before
+    ]
+    for place in found:
+        shutil.rmtree(place, ignore_errors=True)
+    return len(found)
 
 
 def _pair(version: DatasetVersion, slug: str, folder: Path) -> None:

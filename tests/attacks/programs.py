@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Target:
     column: int
     source: random.Random
 
-    def op(self, name: str, *args: object, **kwargs: object) -> Ref:
+    def op(self, name: str, *args: Any, **kwargs: Any) -> Ref:
         return self.client.node(f"aten::{name}", *args, **kwargs)
 
     def constant(self, values: object, dtype: str = "float64") -> Ref:

@@ -84,7 +84,7 @@ def test_unknown_extensions_are_refused(ward: Ward, trap: Path) -> None:
             for number in range(24):
                 code = source.choice([-1, 0, 1, 2, 3, 5, 42, 127, -128])
                 body = source.choice([source.randbytes(source.randrange(80)), *pickles(trap)])
-                if code == 2 and len(body) <= 32 or code == 1 and len(body) == 5:
+                if (code == 2 and len(body) <= 32) or (code == 1 and len(body) == 5):
                     code = 3
                 value = msgspec.msgpack.Ext(code, body)
                 frame = [100 + number, [["run", [[number + 1, "aten::neg", [value]]]]]]
@@ -94,8 +94,28 @@ def test_unknown_extensions_are_refused(ward: Ward, trap: Path) -> None:
     assert not trap.exists()
 
 
-NAMES = ["os.system", "object", "O", "|O8", "torch.load", "numpy.object_", "__reduce__", "str", "U8", "void", "complex64", "qint8",
-         "float32; import os", "../float32", "", "FLOAT32", "storage", "dtype", "load", "serialization"]  # fmt: skip
+NAMES = [
+    "os.system",
+    "object",
+    "O",
+    "|O8",
+    "torch.load",
+    "numpy.object_",
+    "__reduce__",
+    "str",
+    "U8",
+    "void",
+    "complex64",
+    "qint8",
+    "float32; import os",
+    "../float32",
+    "",
+    "FLOAT32",
+    "storage",
+    "dtype",
+    "load",
+    "serialization",
+]
 
 
 def test_dtypes_are_names_of_a_list(ward: Ward, births: Private) -> None:
@@ -175,8 +195,11 @@ def hostile_tables(trap: Path) -> dict[str, bytes]:
         return bytes(sink.getvalue())
 
     evil = pickles(trap)[4]
-    extension = pa.field("a", pa.binary(), metadata={
-        b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": evil})  # fmt: skip
+    extension = pa.field(
+        "a",
+        pa.binary(),
+        metadata={b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": evil},
+    )
     schema = pa.schema([extension], metadata={b"pandas": evil})
     good = stream(pa.table({"a": pa.array([1.0, 2.0])}))
     return {

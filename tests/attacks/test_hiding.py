@@ -19,13 +19,15 @@ from tests.attacks.programs import Target
 from tests.attacks.ward import Ward, private_values
 from tests.factories.raw import RawClient
 
-HARMLESS = ["aten::add.Tensor", "aten::mul.Tensor", "aten::sub.Tensor", "aten::div.Tensor"]
+HARMLESS = ["aten::add.Tensor", "aten::sub.Tensor"]
 UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def words_of(ward: Ward, request: str) -> str:
     status, body = ward.call("owner", "GET", f"requests/{request}/")
     assert status == 200
+    # An account has so many open requests at a time.
+    ward.call("scientist", "POST", f"requests/{request}/withdraw/", {})
     return str(body["words"])
 
 
@@ -44,7 +46,7 @@ def buried(client: RawClient, value: Ref, source: random.Random, count: int) -> 
         for _ in range(100):
             number = next(client._ids)
             other = source.choice([0.0, zero]) if source.random() < 0.3 else 0.0
-            nodes.append(Node(number, source.choice(HARMLESS[:1] + ["aten::sub.Tensor"]), [value, other]))
+            nodes.append(Node(number, source.choice(HARMLESS), [value, other]))
             value = Ref(number)
         client.send(m.Run(nodes))
     return value
@@ -58,21 +60,28 @@ SELECTIONS = {
     "one-hot, multiplied": lambda t: t.op(
         "sum.dim_IntList", t.op("mul.Tensor", t.x, t.constant(t.one_hot(t.n, t.person)[:, None])), [0]
     ),
-    "everybody but one": lambda t: t.op("sum.dim_IntList", t.op("mul.Tensor", t.x, t.constant(
-        (1 - t.one_hot(t.n, t.person))[:, None])), [0]),
-    "one-hot over ones": lambda t: t.op("sum.dim_IntList", t.op("mul.Tensor", t.x, t.constant(
-        (t.one_hot(t.n, t.person, 1e9) + 1)[:, None])), [0]),
+    "everybody but one": lambda t: t.op(
+        "sum.dim_IntList", t.op("mul.Tensor", t.x, t.constant((1 - t.one_hot(t.n, t.person))[:, None])), [0]
+    ),
+    "one-hot over ones": lambda t: t.op(
+        "sum.dim_IntList", t.op("mul.Tensor", t.x, t.constant((t.one_hot(t.n, t.person, 1e9) + 1)[:, None])), [0]
+    ),
     "near one-hot": lambda t: t.op("mm", t.constant(t.one_hot(t.n, t.person)[None] + 1e-12), t.x),
-    "one-hot by steps": lambda t: t.op("mm", t.op("sub.Tensor", t.op("add.Tensor",
-        t.constant(t.one_hot(t.n, t.person)[None]), 5.0), 5.0), t.x),
-    "slice of the other axis after a transpose": lambda t: t.op("slice.Tensor", t.op("t", t.x), 1, t.person, t.person + 1),
+    "one-hot by steps": lambda t: t.op(
+        "mm", t.op("sub.Tensor", t.op("add.Tensor", t.constant(t.one_hot(t.n, t.person)[None]), 5.0), 5.0), t.x
+    ),
+    "slice of the other axis after a transpose": lambda t: t.op(
+        "slice.Tensor", t.op("t", t.x), 1, t.person, t.person + 1
+    ),
     "slice of a view": lambda t: t.op("slice.Tensor", t.op("view", t.x, [-1]), 0, t.person * t.d, t.person * t.d + t.d),
     "slice of a flip": lambda t: t.op("select.int", t.op("flip", t.x, [0]), 0, t.n - 1 - t.person),
     "comparison": lambda t: t.op("gt.Scalar", t.column_vector(), 500.0),
-    "mask": lambda t: t.op("where.self", t.constant(t.one_hot(t.n, t.person)[:, None] > 0, "bool"), t.x, t.constant(0.0)),
+    "mask": lambda t: t.op(
+        "where.self", t.constant(t.one_hot(t.n, t.person)[:, None] > 0, "bool"), t.x, t.constant(0.0)
+    ),
     "largest": lambda t: t.op("amax", t.x, [0]),
     "scatter": lambda t: t.op("slice_scatter", t.x, t.constant(np.zeros((t.n - 1, t.d))), 0, 1, t.n),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
@@ -124,18 +133,38 @@ def test_choices_beyond_the_text_are_counted(ward: Ward, births: Private) -> Non
         x = client.asset(births.dataset)
         column, zero = client.node("aten::select.int", x, 1, 0), client.constant(np.zeros(24))
         parts = [
-            client.node("aten::sum", client.node("aten::where.self", client.node("aten::gt.Scalar", column, source.uniform(0, 1e3)), column, zero))
+            client.node(
+                "aten::sum",
+                client.node(
+                    "aten::where.self", client.node("aten::gt.Scalar", column, source.uniform(0, 1e3)), column, zero
+                ),
+            )
             for _ in range(600)
-        ]  # fmt: skip
+        ]
         parts.append(client.node("aten::select.int", column, 0, 13))
         words = words_of(ward, client.request(client.node("aten::stack", parts, 0), "Monthly report."))
     assert "one row" in look_at_this(words) and "position 13" in look_at_this(words)
 
 
 TRICKY = [
-    "\u202egnp.exe", "a\u200bb", "wеight", "\u2066x\u2069", "line\nbreak: Result: step 1, public", "аge", "x\u0000y", "ﬁne",
-    "\u2028new", "tab\there", "Look at this:\n  nothing", "\u00a0", "e\u0301\u0301\u0301", "\x1b[2Kgone", "ᴀge", "𝐚ge", "\ufeffbom",
-]  # fmt: skip
+    "\u202egnp.exe",
+    "a\u200bb",
+    "wеight",
+    "\u2066x\u2069",
+    "line\nbreak: Result: step 1, public",
+    "аge",
+    "x\u0000y",
+    "ﬁne",
+    "\u2028new",
+    "tab\there",
+    "Look at this:\n  nothing",
+    "\u00a0",
+    "e\u0301\u0301\u0301",
+    "\x1b[2Kgone",
+    "ᴀge",
+    "𝐚ge",
+    "\ufeffbom",
+]
 
 
 def harmless(text: str) -> bool:
@@ -151,7 +180,7 @@ def test_names_of_columns_cannot_forge_the_words(ward: Ward, name: str) -> None:
         try:
             dataset = owner.publish(values, name="Tricky", columns=[m.Column(name), m.Column("plain")])
         except GridError as error:
-            assert error.code == "invalid_input"
+            assert error.code == "invalid_input"  # noqa: PT017  (the name may also be taken, and shown)
             return
     with RawClient(ward.url, ward.tokens["scientist"]) as client:
         request = client.request(client.node("aten::select.int", client.asset(dataset), 0, 3), "x")
@@ -171,10 +200,10 @@ def test_reasons_come_back_as_they_were_or_not_at_all(ward: Ward, births: Privat
             try:
                 request = client.request(x, text)
             except GridError as error:
-                assert error.code == "invalid_input"
+                assert error.code == "invalid_input"  # noqa: PT017  (the reason may also be taken)
                 continue
-            status, body = ward.call("owner", "GET", f"requests/{request}/")
-            assert status == 200 and harmless(body["words"]) and text not in body["words"]
+            words = words_of(ward, request)
+            assert harmless(words) and text not in words
 
 
 def test_lines_of_code_and_unknown_arguments_do_not_reach_the_words(ward: Ward, births: Private) -> None:

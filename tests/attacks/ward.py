@@ -95,9 +95,9 @@ def private_values(*shape: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).uniform(LOW + 1, HIGH - 1, shape)
 
 
-def tried(client: RawClient, build: Build) -> Any:
+def tried(client: RawClient, value: Ref | Build) -> Any:
     """What a program gives: the answer, or the refusal."""
     try:
-        return client.get(build(client))
+        return client.get(value if isinstance(value, Ref) else value(client))
     except GridError as error:
         return error

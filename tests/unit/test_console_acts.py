@@ -78,7 +78,8 @@ def test_the_page_of_a_request_tells_what_one_decides_on(at: Any, request_: Data
     for fact in ("scientist", "For the<br>yearly report", "February births", "the sum of February births", "one number",
                  "waiting for a decision", ">Approve<", ">Deny<"):  # fmt: skip
         assert fact in shown
-    assert "<title> one number (float64) for scientist | " in shown and "Select" not in shown
+    title = re.search("<title>(.*?)</title>", shown, re.DOTALL)
+    assert title and title[1].split() == "one number (float64) for scientist | ward · Gridsite".split()
 
 
 @pytest.mark.parametrize("who", ["owner", "reviewer"])
@@ -92,14 +93,14 @@ def test_who_decides_does_so_with_a_reason(at: Any, request_: DataRequest, who: 
 
 def test_a_decision_without_a_reason_is_shown_as_a_problem(at: Any, request_: DataRequest) -> None:
     answer = decide(at("owner"), request_, "approve", reason="  ")
-    assert answer.status_code == 422 and "Write a reason." in text(answer)
+    assert answer.status_code == 200 and "Write a reason." in text(answer)
     assert DataRequest.objects.get().state == "submitted"
 
 
 def test_what_was_typed_stays_when_something_else_is_wrong(at: Any, request_: DataRequest) -> None:
     for seen, reason in (("no date", "A long thought"), ("", "A long thought\u202e")):
         answer = decide(at("owner"), request_, "deny", reason=reason, seen=seen)
-        assert answer.status_code == 422 and "A long thought" in text(answer)
+        assert answer.status_code == 200 and "A long thought" in text(answer)
         assert f'name="seen" value="{request_.updated.isoformat()}"' in text(answer)
 
 
@@ -165,7 +166,7 @@ def test_an_administrator_makes_an_account(at: Any) -> None:
 
 def test_every_problem_of_a_new_account_is_shown_at_once(at: Any) -> None:
     answer = at("administrator").post("/admin/accounts/user/add/", {"username": "a b", "password": "12345678"})
-    assert answer.status_code == 422 and "too common" in text(answer) and 'value="a b"' in text(answer)
+    assert answer.status_code == 200 and "too common" in text(answer) and 'value="a b"' in text(answer)
     assert "12345678" not in text(answer)
 
 
@@ -205,7 +206,7 @@ def test_an_administrator_sets_a_password_for_somebody(at: Any, people: People) 
 def test_ones_own_password_is_changed_by_who_knows_the_old_one(at: Any, people: People) -> None:
     client = at("owner")
     wrong = client.post("/admin/password_change/", {"old": "guess", "password": GOOD, "again": GOOD})
-    assert wrong.status_code == 422 and "not your present password" in text(wrong)
+    assert wrong.status_code == 200 and "not your present password" in text(wrong)
     client.post("/admin/password_change/", {"old": PASSWORD, "password": GOOD, "again": GOOD})
     assert last_verb() == "password_changed"
     assert client.get("/admin/").status_code == 200
@@ -260,7 +261,7 @@ def test_an_owner_gives_rights_on_nothing_that_is_not_theirs(at: Any, people: Pe
     foreign = publish(people.owner)
     publish(people.other_owner, "My own")
     form = {"dataset": foreign.pk, "to": "other_owner", "right": "read", "reason": "Mine now."}
-    assert at("other_owner").post("/admin/permissions/grant/add/", form).status_code == 422
+    assert at("other_owner").post("/admin/permissions/grant/add/", form).status_code == 200
     assert not Grant.objects.exists()
 
 
@@ -273,7 +274,7 @@ def test_an_owner_changes_the_words_of_a_dataset(at: Any, people: People) -> Non
     assert (dataset.name, dataset.visibility, len(dataset.typed_tags)) == ("Births", "granted", 2)
     assert last_verb() == "dataset_changed"
     answer = client.post(f"{page(dataset)}/do/describe/", {**words, "tags": "#a b c!"})
-    assert answer.status_code == 422 and "#a b c!" in text(answer)
+    assert answer.status_code == 200 and "#a b c!" in text(answer)
 
 
 def test_a_grantee_who_is_no_owner_revokes_nothing(at: Any, people: People) -> None:
@@ -317,7 +318,7 @@ def test_an_administrator_decides_on_a_network_that_shows_another_key(at: Any) -
     shown = text(client.get("/admin/network/membership/1/change/"))
     assert keys.fingerprint(old) in shown and keys.fingerprint(new) in shown
     where = "/admin/network/membership/1/do/pin/"
-    assert client.post(where, {"key": "f" * 64, "reason": "Guess"}).status_code == 422
+    assert client.post(where, {"key": "f" * 64, "reason": "Guess"}).status_code == 200
     client.post(where, {"key": new, "reason": "Their operator told me on the phone."})
     pinned = Membership.objects.get()
     assert (pinned.public_key, pinned.frozen) == (new, False)

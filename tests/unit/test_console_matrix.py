@@ -242,7 +242,7 @@ def test_who_may_not_act_changes_nothing_by_posting(people: People, house: dict[
     for role in ("node", "network"):
         with override_settings(GRID_ROLE=role):
             for name, pattern in pages():
-                if not name.endswith(("_changelist", "_add", "_change", "_act")):
+                if "_" not in name or name == "password_change":
                     continue
                 for act in ACTS[name.rpartition("_")[0]] if name.endswith("_act") else ["none"]:
                     answer = client.post(address(name, pattern, house, act), words)

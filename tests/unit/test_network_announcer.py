@@ -41,7 +41,7 @@ class Grid:
         self.calls.append(path)
         if self.down:
             raise ConnectionLostError("grid.example cannot be reached.")
-        with acting_as(self.name, "network"):
+        with acting_as(self.name, "network", GRID_URL=URL):
             try:
                 answer = await in_database(self.answer, method, path, urlsplit(url).query, body, headers)
             except GridError as error:

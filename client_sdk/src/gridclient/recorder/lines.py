@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from types import CodeType
+from types import CodeType, FrameType
 
 import torch
 
@@ -17,7 +17,7 @@ _MOST_CODES = 10_000
 
 def user_line() -> str:
     """File name and line of the innermost frame outside this package and torch; empty when there is none."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         try:
@@ -26,7 +26,7 @@ def user_line() -> str:
             name = _remember(code)
         if name is not None:
             return f"{name}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]  # None at the outermost frame, which ends the loop
+        frame = frame.f_back
     return ""
 
 

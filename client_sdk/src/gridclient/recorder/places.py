@@ -45,7 +45,7 @@ class Cell:
 class View:
     """Result of a view operation on `parent`, recorded when it is first needed."""
 
-    __slots__ = ("args", "cell", "line", "operation", "parent", "spec", "tape", "_seen", "_value")
+    __slots__ = ("_seen", "_value", "args", "cell", "line", "operation", "parent", "spec", "tape")
 
     def __init__(self, parent: Cell | View, made_by: Operation, args: tuple[Any, ...], spec: Spec) -> None:
         self.tape: Tape = parent.tape

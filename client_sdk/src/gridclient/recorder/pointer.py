@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from gridclient.program.graph import Ref
-from gridclient.recorder.channel import Channel
 from gridclient.recorder.places import Cell, Place, View
 from gridclient.recorder.refusals import Refusals
 from gridclient.recorder.rewrites import DECOMPOSE, WRITTEN
@@ -25,7 +24,7 @@ class Pointer(Refusals, torch.Tensor):
     """A tensor on a node. Made by searches, `.send(node)`, and every operation on another pointer."""
 
     # The default would hand each call to Python twice; nothing here needs to see a function before it is dispatched.
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__: Any = torch._C._disabled_torch_function_impl
 
     _place: Place
     _info: Any = None
@@ -34,7 +33,9 @@ class Pointer(Refusals, torch.Tensor):
         raise TypeError("Pointers come from a search, from .send(node), or from operations on pointers.")
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch's stub lacks `func`
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
         rule = rule_of(func)
         options = kwargs or {}
         tape = _tape_of(args) or _tape_of(options.values())
@@ -100,13 +101,10 @@ class Pointer(Refusals, torch.Tensor):
     def count(self) -> Pointer:
         """Number of rows, as an int64 pointer without axes: in a dataset whose number of rows is private, the number
         that are there."""
-        tape = self._place.tape
-        value = self._place.current()
-        rows: Value = tape.write("grid::count", [value.ref], {}, Spec.dense((), torch.int64), value.sources)
-        return pointer_to(Cell(rows))
+        return pointer_to(Cell(self._place.tape.count(self._place.current())))
 
     @property
-    def data(self) -> Any:  # type: ignore[override]  # torch declares an attribute
+    def data(self) -> Any:
         """The same memory without gradients, as in torch."""
         return self.detach()
 
@@ -119,13 +117,13 @@ class Pointer(Refusals, torch.Tensor):
             raise TypeError("iteration over a 0-d tensor")
         if self.shape[0] > MAX_ITERATIONS:
             raise LimitExceededError(
-                f"A loop over {self.shape[0]} rows of a pointer records each step; at most {MAX_ITERATIONS}. Work on the "
-                "whole tensor, or on slices of it.",
+                f"A loop over {self.shape[0]} rows of a pointer records each step; at most {MAX_ITERATIONS}. Work on "
+                "the whole tensor, or on slices of it.",
                 limit=MAX_ITERATIONS,
             )
         return iter(self.unbind(0))
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:  # never the contents: they are elsewhere
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]  # torch's stub lacks `self`
         parts = [f"shape={list(self.shape)}", f"dtype={str(self.dtype).removeprefix('torch.')}"]
         parts.append(f"node={self.location.node_id!r}")
         if self.dataset:
@@ -146,7 +144,7 @@ def pointer_to(place: Place, info: Any = None) -> Pointer:
 
 
 def _make(spec: Spec, place: Place, info: Any) -> Pointer:
-    pointer: Pointer = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+    pointer: Pointer = torch.Tensor._make_wrapper_subclass(
         Pointer, spec.shape, spec.stride, dtype=spec.dtype, device=_CPU
     )
     pointer._place = place

@@ -45,8 +45,9 @@ class Recorder:
 
     def input_constant(self, tensor: torch.Tensor) -> Pointer:
         """Send a local tensor, as it is now, into the session. It keeps `requires_grad`."""
-        pointer = pointer_to(Cell(self.tape.contiguous(self.tape.constant(tensor))))
-        return pointer.requires_grad_() if tensor.requires_grad else pointer
+        pointer = pointer_to(Cell(self.tape.dense_constant(tensor)))
+        pointer.requires_grad_(tensor.requires_grad)
+        return pointer
 
     def table_column(
         self, table: Value, names: str | Sequence[str], shape: Sequence[int], dtype: torch.dtype, info: Any = None
@@ -61,11 +62,7 @@ class Recorder:
 
     def count(self, counted: Pointer | Value) -> Pointer:
         """Number of rows of a pointer or a table: int64, without axes."""
-        if isinstance(counted, Pointer):
-            return counted.count()
-        spec = Spec.dense((), torch.int64)
-        value: Value = self.tape.write("grid::count", [counted.ref], {}, spec, counted.sources)
-        return pointer_to(Cell(value))
+        return counted.count() if isinstance(counted, Pointer) else pointer_to(Cell(self.tape.count(counted)))
 
     def _asset(self, dataset: str, version: int, part: str, info: Any, spec: Spec) -> Value:
         name = getattr(info, "name", None) or dataset

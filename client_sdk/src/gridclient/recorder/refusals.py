@@ -71,7 +71,7 @@ def guard_data(pointer: type[torch.Tensor]) -> None:
 
     Neither `__torch_function__` nor dispatch sees that assignment when the tensor on the left is an ordinary one.
     """
-    inherited = torch._C.TensorBase.data  # type: ignore[attr-defined]  # the getset descriptor of torch's C base
+    inherited: Any = vars(torch._C.TensorBase)["data"]
 
     def assign(self: torch.Tensor, value: Any) -> None:
         if isinstance(value, pointer):

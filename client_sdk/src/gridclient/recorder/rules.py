@@ -29,7 +29,7 @@ _HINTS = {
     "aten::unique_dim": _BY_VALUE,
     "aten::unique_consecutive": _BY_VALUE,
     "aten::bincount": _BY_VALUE,
-    "aten::index.Tensor": "Select rows with slices or torch.index_select; instead of a mask, " + _BY_VALUE[34:],
+    "aten::index.Tensor": "Select rows with slices or torch.index_select, and in place of a mask use torch.where.",
     "aten::equal": "Compare with == and reduce the result.",
 }
 
@@ -62,7 +62,9 @@ def _make(func: Any) -> Rule:
     if name in VIEWS:
         return _view(operation(name))
     if any(argument.is_out for argument in schema.arguments):
-        return refusal(name)
+        return refusal(name, "Values are recorded without out=; use the result instead.")
+    if torch.Tag.inplace_view in func.tags:
+        return refusal(name, "It changes the shape of a tensor that may have other names; use its form without _.")
     if schema.is_mutable:
         return _decomposed(func) or _write(func)
     if name in OPERATIONS and not any(argument.alias_info for argument in schema.arguments):
@@ -73,14 +75,12 @@ def _make(func: Any) -> Rule:
     return _decomposed(func) or refusal(name)
 
 
-def refusal(name: str) -> Rule:
+def refusal(name: str, hint: str = "") -> Rule:
     """A rule that raises OperationNotAllowedError by the operation's name."""
+    text = f"{name} is not in the table of operations that a node computes. {hint or _HINTS.get(name, '')}".strip()
 
     def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        hint = _HINTS.get(name, "")
-        raise OperationNotAllowedError(
-            f"{name} is not in the table of operations that a node computes. {hint}".strip(), operation=name
-        )
+        raise OperationNotAllowedError(text, operation=name)
 
     return rule
 
@@ -141,7 +141,7 @@ def _twin(func: Any) -> Operation | None:
     schema = func._schema
     written = [argument for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write]
     only_self = len(written) == 1 and written[0].name == schema.arguments[0].name
-    if not only_self or torch.Tag.inplace_view in func.tags:
+    if not only_self:
         return None
     packet = schema.name.removesuffix("_")
     name = f"{packet}.{schema.overload_name}" if schema.overload_name else packet
@@ -152,4 +152,3 @@ def _tensor_overload(name: str) -> Operation | None:
     """`add.Scalar` and its like are `add.Tensor` with a number, which is how torch defines them."""
     tensor = name.removesuffix(".Scalar") + ".Tensor"
     return operation(tensor) if name.endswith(".Scalar") and tensor in OPERATIONS else None
-

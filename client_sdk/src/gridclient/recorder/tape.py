@@ -128,24 +128,19 @@ class Tape:
         return _SHAPES.infer(tuple(key), name, call, specs, kwargs)
 
     def constant(self, tensor: torch.Tensor) -> Value:
-        """A local tensor as it is now. Raises InvalidInputError for what cannot travel."""
-        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise InvalidInputError(
-                f"A local tensor that meets a pointer is a dense one on the CPU; this one has layout {tensor.layout} on "
-                f"{tensor.device}. Convert it with .to_dense() or .cpu() first."
-            )
-        if tensor.dtype not in DTYPES:
-            allowed = ", ".join(dtype.name for dtype in DTYPES.values())
-            raise InvalidInputError(f"A tensor of {tensor.dtype} cannot travel to a node; use one of {allowed}.")
+        """A local tensor as it is now, with its strides. Raises InvalidInputError for what cannot travel."""
+        check_constant(tensor)
         order = _memory_order(tensor)
-        value = self._dense_constant(tensor if order is None else tensor.permute(order))
+        value = self.dense_constant(tensor if order is None else tensor.permute(order))
         if order is None:
             return value
         back = sorted(range(len(order)), key=order.__getitem__)
         permuted: Value = self.apply(operation("aten::permute"), (value, back), {})
         return permuted
 
-    def _dense_constant(self, tensor: torch.Tensor) -> Value:
+    def dense_constant(self, tensor: torch.Tensor) -> Value:
+        """A local tensor as it is now, contiguous on the node whatever its strides here."""
+        check_constant(tensor)
         copy = tensor.detach().clone(memory_format=torch.contiguous_format)
         dtype, shape = DTYPES[copy.dtype].name, tuple(copy.shape)
         digest = graph.tensor_digest(dtype, shape, copy.reshape(-1).view(torch.uint8).numpy().data)
@@ -157,6 +152,11 @@ class Tape:
             spec = Spec.dense(shape, copy.dtype)
             value = self._constants[digest] = self.write(graph.CONSTANT, [digest], {}, spec, _NO_SOURCES, None, 10)
         return value
+
+    def count(self, counted: Value) -> Value:
+        """Number of rows of a value, or of a table: int64, without axes."""
+        rows: Value = self.write("grid::count", [counted.ref], {}, Spec.dense((), torch.int64), counted.sources)
+        return rows
 
     def filled(self, shape: Sequence[int], fill: float | bool, dtype: torch.dtype) -> Value:
         """A value of one number everywhere, contiguous: one element travels."""
@@ -192,6 +192,18 @@ class Tape:
         dense = self.contiguous(self.apply(permute, (value, order), {}))
         restored: Value = self.apply(permute, (dense, back), {})
         return restored
+
+
+def check_constant(tensor: torch.Tensor) -> None:
+    """Raise InvalidInputError for a local tensor that cannot travel."""
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        raise InvalidInputError(
+            f"A local tensor that meets a pointer is a dense one on the CPU; this one has layout {tensor.layout} on "
+            f"{tensor.device}. Convert it with .to_dense() or .cpu() first."
+        )
+    if tensor.dtype not in DTYPES:
+        allowed = ", ".join(dtype.name for dtype in DTYPES.values())
+        raise InvalidInputError(f"A tensor of {tensor.dtype} cannot travel to a node; use one of {allowed}.")
 
 
 def _argument(arg: Any, key: list[Any], held: list[Value]) -> Any:
@@ -243,14 +255,14 @@ def _memory_order(tensor: torch.Tensor) -> list[int] | None:
     """Order of axes in which a transposed tensor is contiguous; None when it is contiguous or never is."""
     if tensor.is_contiguous():
         return None
-    order = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
+    order = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride()[axis])
     return order if tensor.permute(order).is_contiguous() else None
 
 
 def _program_too_long(limit: int) -> LimitExceededError:
     what = "operations" if limit == MAX_NODES else "bytes"
     return LimitExceededError(
-        f"The program of this session has reached {limit} {what}. Use a plan (@grid.plan) or grid.federated, which send "
-        "a loop once, or connect again for a new session.",
+        f"The program of this session has reached {limit} {what}. Use a plan (@grid.plan) or grid.federated, which "
+        "send a loop once, or connect again for a new session.",
         limit=limit,
     )
