@@ -219,9 +219,13 @@ class _Walk:
         complete = births.table().dropna()
         out.show(f"{len(pointer)} rows; {len(pointer) - len(complete)} of them have a missing value somewhere.")
         out.code('births["weight_kg"].mean().get()')
-        for column, unit in (("weight_kg", "kg"), ("gestation_days", "days"), ("mother_age", "years")):
+        for column, name in (
+            ("weight_kg", "weight, kg"),
+            ("gestation_days", "gestation, days"),
+            ("mother_age", "mother's age"),
+        ):
             clear = torch.tensor(complete[column].mean(), dtype=torch.float64)
-            out.equal(f"average {column.split('_')[0]}, {unit}", pointer[column].mean().get(), clear, exact=False)
+            out.equal(f"average {name}", pointer[column].mean().get(), clear, exact=False)
         weights = torch.tensor(complete["weight_kg"].sum(), dtype=torch.float64)
         out.equal("sum of weights, kg", pointer["weight_kg"].sum().get(), weights, exact=False)
         out.equal("births behind each of these", pointer.count().get(), torch.tensor(len(complete)))
@@ -263,9 +267,10 @@ class _Walk:
             report = admin.audit(verify=True)
             if not report:
                 raise StepFailed(f"The audit log does not verify: {report.problem}")
-            self.out.show(f"The chain of {report.events} events holds. The newest:")
-            for event in admin.audit(limit=3):
-                self.out.show(f"{event.verb:<20} {event.actor}")
+            self.out.show(f"The chain of {report.events} events holds. What left the node last:")
+            left = [event for event in admin.audit() if event.verb in ("value_released", "request_delivered")]
+            for event in left[:4]:
+                self.out.show(f"{event.verb:<19}{event.actor:<14}{event.payload.get('route', 'approved')}")
 
     def grant(self, node: str, dataset: str, reason: str) -> None:
         """An exact aggregate right for dana on one dataset, by its owner."""

@@ -53,12 +53,6 @@ def _tidy() -> None:
     remove_orphans()
 
 
-def clear_away(storage: Path) -> None:
-    """Sessions and publications do not outlive the process: what unfinished ones left behind is nobody's."""
-    for left in (storage / "sessions", *storage.glob("datasets/incoming-*")):
-        shutil.rmtree(left, ignore_errors=True)
-
-
 def _task(work: Any, name: str) -> asyncio.Task[None]:
     task: asyncio.Task[None] = asyncio.create_task(work, name=name)
 

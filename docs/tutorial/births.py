@@ -170,7 +170,7 @@ try:
     total.get()
 except grid.GetNotPermittedError as error:
     print(error)
-hospital.dataset(pointer.dataset).grant("dana@network", "aggregate", reason="Monthly report of the ward.")
+grant = hospital.dataset(pointer.dataset).grant("dana@network", "aggregate", reason="Monthly report of the ward.")
 
 # %%
 clear = february.values
@@ -215,7 +215,7 @@ for name in sorted(found):
             pointer.count().get()
         except grid.GetNotPermittedError:
             owner = grid.connect(where["nodes"][name]["url"], username="olivia", password=phrase)
-            owner.dataset(pointer.dataset).grant("dana@network", "aggregate", reason="Monthly report.")
+            grant = owner.dataset(pointer.dataset).grant("dana@network", "aggregate", reason="Monthly report.")
     total += pointer.sum(0).get()
     count += int(pointer.count().get())
 print(count, "births, average", total / count)
@@ -232,7 +232,7 @@ print("equal:", torch.allclose(total / count, together.mean(0), rtol=1e-12, atol
 # %%
 records = grid.private_tensor(clear[:5].clone(), columns=births.COLUMNS, bounds=births.BOUNDS)
 pilot = records.tag("#pilot-ward").describe("Five births of a pilot ward.").send(hospital)
-hospital.dataset(pilot.dataset).grant("dana@network", "aggregate", reason="Pilot.")
+grant = hospital.dataset(pilot.dataset).grant("dana@network", "aggregate", reason="Pilot.")
 
 # %% [markdown]
 # Fewer than ten people stand behind this sum. The grant does not answer; the error carries the way to **ask** instead.
@@ -273,8 +273,9 @@ print(request.status)
 # %%
 administrator = grid.connect(hospital_url, **where["nodes"]["hospital"]["admin"])
 print("the log holds:", bool(administrator.audit(verify=True)))
-for event in administrator.audit(limit=4):
-    print(f"{event.verb:<20} {event.actor}")
+left = [event for event in administrator.audit() if event.verb in ("value_released", "request_delivered")]
+for event in left[:4]:
+    print(f"{event.verb:<20}{event.actor}")
 
 # %% [markdown]
 # Where to go from here: [publish your own data](../how-to/publish.md), [ask for a value](../how-to/ask-for-a-value.md),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 from demo import grid
 
@@ -48,8 +49,8 @@ def executed(source: str) -> str:
     found = notebook(source)
     with grid.running(0) as ready, tempfile.TemporaryDirectory() as folder:
         # Nobody's own profile may show in the outputs.
-        own = dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"), folder)
-        environment = {**os.environ, **own, "GRID_READY": str(ready), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        os.environ.update(dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"), folder))
+        os.environ.update(GRID_READY=str(ready), PYDEVD_DISABLE_FILE_VALIDATION="1")
         client = NotebookClient(
             found,
             timeout=SECONDS_A_CELL,
@@ -57,8 +58,10 @@ def executed(source: str) -> str:
             record_timing=False,
             coalesce_streams=True,
             resources={"metadata": {"path": str(ROOT)}},
+            # Over sockets of this account: TCP would be open to everybody on the machine.
+            config=Config({"KernelManager": {"transport": "ipc"}}),
         )
-        client.execute(env=environment)
+        client.execute()
         urls = [place["url"] for place in (grid.read(ready)["network"], *grid.read(ready)["nodes"].values())]
     for cell in found.cells:
         for output in cell.get("outputs", []):

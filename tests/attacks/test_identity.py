@@ -166,7 +166,7 @@ def test_parts_of_an_asset_are_its_two_names(ward: Ward, births: Private) -> Non
             dataset, version = births.dataset["id"], births.dataset["version"]
             place = source.randrange(3)
             path = source.choice(PATHS)
-            args = [path, version, "values"] if place == 0 else [dataset, version, path]
+            args: list[Any] = [path, version, "values"] if place == 0 else [dataset, version, path]
             if place == 2:
                 args = [dataset, source.choice([-1, 0, 2**40, 1.5, 1.0, "1", None, 99]), "values"]
             before = len(client.errors)

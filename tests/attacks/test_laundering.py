@@ -273,8 +273,8 @@ def test_no_operation_takes_a_place_to_write_to(ward: Ward, births: Private) -> 
     public = client.constant(np.zeros((24, 3)))
     for sample in source.sample(samples(3, 3), 200):
         name = source.choice(["out", "self_", "running_mean", "other_out", "__dest__"])
-        operands = [public if isinstance(given, T) else given for given in sample.args]
-        got = tried(client, client.node(s.op, *a, **{n: public, **s.kwargs}))
+        operands: list[Any] = [public if isinstance(given, (T, list)) else given for given in sample.args]
+        got = tried(client, client.node(sample.op, *operands, **{name: public, **sample.kwargs}))
         assert isinstance(got, (InvalidInputError, LimitExceededError, ShapeError)), (sample, got)
         assert isinstance(got, GridError)
     assert isinstance(tried(client, client.node("aten::add.Tensor", x, public, out=public)), InvalidInputError)

@@ -106,11 +106,11 @@ def test_complements_of_two_questions_do_not_meet(ward: Ward, births: Private) -
         for at in range(n):
             target = Target(client, x, n, d, at, column, random.Random(at))
             for trick in ("everybody but one", "one twice", "mean of everybody but one"):
-                seen.append(tried(client, TRICKS[trick](t)))
+                seen.append(tried(client, TRICKS[trick](target)))
         seen.append(
             tried(
                 client,
-                client.node("aten::sum.dim_IntList", client.node("aten::select.int", x, 1, c), [0]),
+                client.node("aten::sum.dim_IntList", client.node("aten::select.int", x, 1, column), [0]),
             )
         )
     assert sum(isinstance(got, np.ndarray) for got in seen) == d

@@ -176,7 +176,9 @@ def test_an_administrator_makes_an_account_and_closes_it(requests: list[str], br
 
 def test_an_auditor_sees_all_and_can_do_nothing(requests: list[str], browser: Browser) -> None:
     browser.sign_in("aud")
-    links = [link.get_attribute("href") for link in browser.driver.find_elements(By.CSS_SELECTOR, "#nav-sidebar a")]
+    links = [
+        str(link.get_attribute("href")) for link in browser.driver.find_elements(By.CSS_SELECTOR, "#nav-sidebar a")
+    ]
     lists = [link for link in links if link.count("/") == 6]
     assert len(lists) == 9
     for address in lists:

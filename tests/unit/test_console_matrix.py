@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.contrib import admin
@@ -173,9 +174,10 @@ def test_every_page_of_the_console_is_in_the_matrix() -> None:
 
 
 def test_every_act_of_the_console_is_known_here() -> None:
+    pages_of_models: dict[Any, Any] = admin.site._registry
     found = {
         f"{model._meta.app_label}_{model._meta.model_name}": [act.slug() for act in page.acts]
-        for model, page in admin.site._registry.items()
+        for model, page in pages_of_models.items()
     }
     assert found == ACTS
 

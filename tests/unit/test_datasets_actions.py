@@ -19,8 +19,6 @@ from apps.tags import index
 from apps.tags.models import Tag
 from gridclient.wire.errors import ConflictError, InvalidInputError
 from gridclient.wire.messages import Column, PublishSpec
-from tests.factories.people import People
-from tests.factories.queue import publish
 
 pytestmark = pytest.mark.django_db
 WEIGHT = Column("weight_kg", low=0.5, high=6.0)
@@ -206,9 +204,8 @@ def test_the_database_itself_refuses_what_cannot_be() -> None:
         DatasetVersion.objects.filter(dataset=births).update(entity_count=85)
 
 
-@pytest.mark.django_db
-def test_private_files_of_a_publication_that_never_committed_do_not_stay(people: People) -> None:
-    kept = publish(people.owner).current.folder
+def test_private_files_of_a_publication_that_never_committed_do_not_stay() -> None:
+    kept = publish().current.folder
     orphan = kept.parent.parent / "11111111-1111-4111-8111-111111111111" / "1"
     orphan.mkdir(parents=True)
     assert actions.remove_orphans() == 0  # too young: its publication may be about to commit
