@@ -132,7 +132,7 @@ class Outgoing:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The frames of this transfer, as fast as they are acknowledged."""
-        with await on_disk(self.path.open, "rb") as file:
+        with await on_disk(_opened, self.path) as file:
             while self._sent < self.nbytes:
                 while self._sent - self._acknowledged >= CHUNKS_IN_FLIGHT * CHUNK_SIZE:
                     self._moved.clear()
@@ -157,3 +157,7 @@ def _write(incoming: Incoming, body: memoryview) -> None:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+def _opened(path: Path) -> BinaryIO:
+    return path.open("rb")

@@ -136,7 +136,7 @@ def test_names_from_the_wire_reach_nothing_inside(ward: Ward, births: Private) -
     seen: list[Any] = []
     for _ in range(400):
         name = source.choice(FORMS).format(source.choice(INNER))
-        args = source.choice([[], [x], ["__class__"], [x, "values"], [x, 0, x]])
+        args: list[Any] = source.choice([[], [x], ["__class__"], [x, "values"], [x, 0, x]])
         got = tried(client, client.node(name, *args))
         assert isinstance(got, OperationNotAllowedError), (name, got)
         seen.append(got)

@@ -67,7 +67,7 @@ class RawClient:
 
     def receive(self) -> Any:
         """The next command of the node. A chunk is returned as its frame; a goodbye is raised."""
-        frame = unpack(self.socket.recv(timeout=60))
+        frame = unpack(self.socket.recv(timeout=60, decode=False))
         if frame.kind == CHUNK:
             return frame
         (command,) = m.decode_node(frame.body).commands

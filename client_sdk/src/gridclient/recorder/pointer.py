@@ -10,7 +10,7 @@ import torch
 from gridclient.program.graph import Ref
 from gridclient.recorder.places import Cell, Place, View
 from gridclient.recorder.refusals import Refusals
-from gridclient.recorder.rewrites import DECOMPOSE, WRITTEN
+from gridclient.recorder.rewrites import DECOMPOSE, WRITTEN, Turned
 from gridclient.recorder.rules import rule_of
 from gridclient.recorder.spec import Spec
 from gridclient.recorder.tape import Tape, Value
@@ -45,6 +45,11 @@ class Pointer(Refusals, torch.Tensor):
             options = {name: _lift(option, tape) for name, option in options.items()}
         result = rule(tape, lifted, options)
         if result is WRITTEN:
+            return args[0]
+        if type(result) is Turned:
+            args[0]._place = result.place
+            with torch._C._DisableTorchDispatch():
+                func(*args, **options)  # changes nothing but the shape that torch sees
             return args[0]
         if result is DECOMPOSE:
             return func.decompose(*args, **(kwargs or {}))

@@ -30,6 +30,18 @@ def _no_operation(name: str) -> Any:
     return method
 
 
+def _no_turn(name: str) -> Any:
+    def method(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        raise OperationNotAllowedError(
+            f"aten::{name} would change the shape of a remote tensor in place; use the result of the operation that "
+            "ends without _.",
+            operation=f"aten::{name}",
+        )
+
+    method.__name__ = name
+    return method
+
+
 class Refusals:
     """Base of a pointer, before `torch.Tensor`."""
 
@@ -59,6 +71,16 @@ class Refusals:
     apply_ = _no_operation("apply_")
     map_ = _no_operation("map_")
     map2_ = _no_operation("map2_")
+    t_ = _no_turn("t_")
+    transpose_ = _no_turn("transpose_")
+    swapaxes_ = _no_turn("swapaxes_")
+    swapdims_ = _no_turn("swapdims_")
+    squeeze_ = _no_turn("squeeze_")
+    unsqueeze_ = _no_turn("unsqueeze_")
+    resize_ = _no_turn("resize_")
+    resize_as_ = _no_turn("resize_as_")
+    set_ = _no_turn("set_")
+    as_strided_ = _no_turn("as_strided_")
 
     def __format__(self, spec: str) -> str:
         if spec:

@@ -4,7 +4,7 @@ memory (`empty` becomes zeros, so that no stale byte of a node can ever be read)
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,6 +19,13 @@ WRITTEN = object()
 """The first argument was written to, and is the result."""
 DECOMPOSE = object()
 """The composite has no rule of its own: its parts have."""
+
+
+class Turned(NamedTuple):
+    """The first argument became another view of its memory, and is the result."""
+
+    place: Cell | View
+
 
 _TURNS = frozenset({"aten::t", "aten::transpose.int", "aten::permute"})
 
@@ -76,9 +83,9 @@ def _copy(name: str) -> Rule:
 
     def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
         options = remote_options(name, args, kwargs)
-        if options.get("dtype") is args[0].spec.dtype:
-            del options["dtype"]
-        return tape.apply(op, args, options) if options else args[0].current()
+        if tape.infer(name, op.call, args, options) is args[0].spec:
+            return args[0].current()
+        return tape.apply(op, args, options)
 
     return rule
 

@@ -1,8 +1,8 @@
 """How each ATen operation is recorded: as it is, as a view, as its functional twin, or not at all.
 
 A rule takes the tape and torch's arguments, with places and values where torch had tensors. It returns a place (the
-result shares memory with it), a value (the result is new), lists of these, `WRITTEN` (the first argument changed) or
-`DECOMPOSE` (run the composite's parts instead).
+result shares memory with it), a value (the result is new), lists of these, `WRITTEN` (the first argument changed),
+`Turned` (it is now a view of what it was) or `DECOMPOSE` (run the composite's parts instead).
 Rules are found by the operation's schema, never by its name, and remembered.
 """
 
@@ -15,7 +15,7 @@ import torch
 from gridclient.program.operations import OPERATIONS
 from gridclient.recorder import rewrites
 from gridclient.recorder.places import VIEWS, check_writable
-from gridclient.recorder.rewrites import WRITTEN, Rule
+from gridclient.recorder.rewrites import WRITTEN, Rule, Turned
 from gridclient.recorder.tape import Operation, Tape, Value, operation
 from gridclient.wire.errors import OperationNotAllowedError, RemoteValueError
 
@@ -64,7 +64,7 @@ def _make(func: Any) -> Rule:
     if any(argument.is_out for argument in schema.arguments):
         return refusal(name, "Values are recorded without out=; use the result instead.")
     if torch.Tag.inplace_view in func.tags:
-        return refusal(name, "It changes the shape of a tensor that may have other names; use its form without _.")
+        return _turn(func)
     if schema.is_mutable:
         return _decomposed(func) or _write(func)
     if name in OPERATIONS and not any(argument.alias_info for argument in schema.arguments):
@@ -136,6 +136,28 @@ def _write(func: Any) -> Rule:
     return rule
 
 
+def _turn(func: Any) -> Rule:
+    """`squeeze_` and its like. Users are refused them by the pointer's methods; torch's own products call them."""
+    name = _functional_name(func)
+    if name in rewrites.RULES:
+        by = rewrites.RULES[name]
+    elif name in VIEWS:
+        by = _view(operation(name))
+    else:
+        return refusal(func.name())
+
+    def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        return Turned(by(tape, args, kwargs))
+
+    return rule
+
+
+def _functional_name(func: Any) -> str:
+    schema = func._schema
+    packet: str = schema.name.removesuffix("_")
+    return f"{packet}.{schema.overload_name}" if schema.overload_name else packet
+
+
 def _twin(func: Any) -> Operation | None:
     """The functional twin of an overload that writes to its first argument and nothing else, if it is in the table."""
     schema = func._schema
@@ -143,8 +165,7 @@ def _twin(func: Any) -> Operation | None:
     only_self = len(written) == 1 and written[0].name == schema.arguments[0].name
     if not only_self:
         return None
-    packet = schema.name.removesuffix("_")
-    name = f"{packet}.{schema.overload_name}" if schema.overload_name else packet
+    name = _functional_name(func)
     return operation(name) if name in OPERATIONS else _tensor_overload(name)
 
 
