@@ -1,6 +1,6 @@
 # The five commands of the house. Each builds what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs browser
+.PHONY: help setup demo test check bench docs tutorial browser
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,6 +14,7 @@ help:
 	@echo "make test    all tests (ARGS=... goes to pytest)"
 	@echo "make check   linters, types, layers, deployment checks, migrations and generated docs in sync"
 	@echo "make docs    write the generated reference pages again"
+	@echo "make tutorial  execute the tutorial again, on a grid of its own (a minute)"
 	@echo "make bench   benchmark tables (ONLY=name for one)"
 
 setup: $(STAMP)
@@ -54,6 +55,9 @@ check: setup
 
 docs: setup
 	$(PRODUCTION) $(BIN)/python manage.py makedocs
+
+tutorial: setup
+	$(BIN)/python -m docs.tutorial.build
 
 bench: setup
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(ARGS)

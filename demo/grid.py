@@ -63,7 +63,7 @@ def _wait_until_ready(grid: subprocess.Popen[bytes], folder: Path) -> None:
         if (folder / "ready.json").exists():
             return
         time.sleep(0.1)
-    said = (folder / "grid.log").read_text(errors="replace").strip()[-3000:]
+    said = (folder / "grid.log").read_text(errors="replace").strip()[-3000:].removeprefix("CommandError: ")
     raise SystemExit(f"The grid did not start. {said or 'It said nothing.'}")
 
 

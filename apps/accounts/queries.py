@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from hmac import compare_digest
 
+from django.db import connection
 from django.db.models import QuerySet
 
 from apps.accounts import names, tokens
@@ -44,12 +45,20 @@ def token_is_live(token_id: int, *, now: datetime | None = None) -> bool:
     ).exists()
 
 
+# By hand: it is on the path of every release, and the ORM would quadruple its price.
+_USER_OF_LIVE_TOKEN = (
+    "SELECT accounts_user.* FROM accounts_user JOIN accounts_accesstoken token ON token.user_id = accounts_user.id"
+    " WHERE token.id = %s AND token.revoked_at IS NULL AND token.expires > %s AND accounts_user.is_active"
+)
+
+
 def user_of_live_token(token_id: int, *, now: datetime | None = None) -> User:
     """The user of a token that was valid before. Raises AuthenticationError when it is not any more."""
-    token = AccessToken.objects.select_related("user").filter(pk=token_id).first()
-    if token is None or not _is_live(token, now or clock.now()):
+    moment = connection.ops.adapt_datetimefield_value(now or clock.now())
+    found = list(User.objects.raw(_USER_OF_LIVE_TOKEN, [token_id, moment]))
+    if not found:
         raise AuthenticationError("This session's token was revoked or has expired; sign in again.")
-    return token.user
+    return found[0]
 
 
 def resolve_users(wanted: Iterable[str]) -> list[User]:

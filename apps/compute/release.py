@@ -135,8 +135,8 @@ def _permit(caller: Caller, proposal: Proposal) -> tuple[Decision, Answered | No
     )
     if decision.route != "aggregate":
         return decision, None
-    answer = StoredAnswer.objects.filter(key=_question(proposal)).first()
-    return decision, None if answer is None else _answered(answer)
+    answers = list(StoredAnswer.objects.filter(key=_question(proposal)).order_by())
+    return decision, _answered(answers[0]) if answers else None
 
 
 def _question(proposal: Proposal) -> str:
