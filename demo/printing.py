@@ -48,7 +48,7 @@ class Printer:
         )
         if not same:
             raise StepFailed(f"{name}: the grid says {got}, in the clear it is {clear}")
-        self.show(f"{name}: {short(got)}   (the same in the clear)")
+        self.show(f"{name}: {short(got)}   (the same in the clear{'' if exact else ', to twelve digits'})")
 
 
 def short(value: torch.Tensor) -> str:

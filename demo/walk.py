@@ -96,7 +96,8 @@ class _Walk:
         )
         out.step("She makes them private: bob, ana and alice may read them, nobody else.")
         out.code(
-            'records = grid.private_tensor(values, allowed_users=["bob", "ana", "alice"], bounds=..., columns=...)'
+            "records = grid.private_tensor(values, columns=..., bounds=...,",
+            '                              allowed_users=["bob", "ana", "alice"])',
         )
         records = grid.private_tensor(
             february.values, allowed_users=["bob", "ana", "alice"], bounds=births.BOUNDS, columns=births.COLUMNS
@@ -161,7 +162,7 @@ class _Walk:
 
     def compute(self, pointer: Any, clear: torch.Tensor) -> None:
         out = self.out
-        out.step("She writes plain torch on the pointer. What it gives are pointers too; nothing has travelled.")
+        out.step("She writes plain torch on the pointer. The results are pointers too; no value travels.")
         out.code("births.sum(0), births.mean(0)")
         total, mean = pointer.sum(0), pointer.mean(0)
         out.show(f"{total!r}\n{mean!r}")

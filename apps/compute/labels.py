@@ -52,11 +52,21 @@ class Dependence(NamedTuple):
     columns: frozenset[str] | None
 
 
+class Columns(msgspec.Struct, frozen=True):
+    """Along `axis`, each slice depends on one of these declared columns, and on nothing else that is private."""
+
+    dataset: str
+    version: int
+    names: tuple[str, ...]
+    axis: int | None
+
+
 class Label(msgspec.Struct, frozen=True):
     """One value's label. `axis`, `rows`, `source` and `mask` belong to ROWS, `closed` to AGG.
 
     `rows` identifies the sequence of rows: two values pair by position only where it is equal. `mask` names the
     versions whose presence flags say which rows are records; contributions of the others are 0 after every map.
+    `columns`: where declared columns still lie apart.
     """
 
     kind: str
@@ -66,6 +76,7 @@ class Label(msgspec.Struct, frozen=True):
     source: Source | None = None
     mask: frozenset[tuple[str, int]] = frozenset()
     closed: Answer | None = None
+    columns: Columns | None = None
 
     def messages(self) -> list[Input]:
         """`inputs` as the web process reads them, in a fixed order."""
@@ -169,4 +180,5 @@ def asset_label(
         ("asset", sequence, rows),
         Source(dataset, version, tuple(columns), axis) if columns else None,
         frozenset([(dataset, version)]) if mask else frozenset(),
+        columns=Columns(dataset, version, tuple(columns), axis) if columns and axis is not None else None,
     )

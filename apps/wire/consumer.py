@@ -64,8 +64,7 @@ class GridConsumer(AsyncConsumer):
         try:
             await send({"type": "websocket.accept"})
             await self._serve()
-        except (_Ended, OSError):
-            # OSError: the client went away while something was being sent to it.
+        except _Ended:
             pass
         finally:
             GridConsumer.live -= 1
@@ -147,7 +146,7 @@ class GridConsumer(AsyncConsumer):
                 await self._command(command)
             except GridError as error:
                 await self._reply(m.Error(error.code, error.message, error.details, getattr(command, "transfer", 0)))
-            except OSError:
+            except _Ended:
                 raise
             except Exception:
                 logger.exception("A %s command failed.", type(command).__name__)
@@ -222,7 +221,7 @@ class GridConsumer(AsyncConsumer):
             details = dict(error.details)
             line = str(details.pop("line", ""))
             await self._reply(m.Refused(command.ask, error.code, error.message, details, line))
-        except OSError:
+        except _Ended:
             return
         except Exception:
             logger.exception("A %s failed.", type(command).__name__)
@@ -240,7 +239,7 @@ class GridConsumer(AsyncConsumer):
             digest = await on_disk(sha256_of, answer.path)
             await self._reply(m.Answer(ask, answer.kind, answer.header, None, transfer, digest))
             async for chunk in outgoing.chunks():
-                await self._send({"type": "websocket.send", "bytes": chunk})
+                await self._put({"type": "websocket.send", "bytes": chunk})
         finally:
             del self._outgoing[transfer]
             if answer.path.is_relative_to(self._session.folder):
@@ -248,11 +247,18 @@ class GridConsumer(AsyncConsumer):
 
     async def _reply(self, command: m.NodeCommand) -> None:
         body = m.encode(m.NodeBatch(next(self._sent), [command]))
-        await self._send({"type": "websocket.send", "bytes": pack_batch(body)})
+        await self._put({"type": "websocket.send", "bytes": pack_batch(body)})
+
+    async def _put(self, message: dict[str, Any]) -> None:
+        try:
+            await self._send(message)
+        except OSError:
+            # The server says so when the client has gone; an OSError of ours (a full disk) is another matter.
+            raise _Ended from None
 
     async def _goodbye(self, error: GridError) -> None:
         await self._reply(m.Goodbye(error.code, error.message))
-        await self._send({"type": "websocket.close", "code": error.close or 4400})
+        await self._put({"type": "websocket.close", "code": error.close or 4400})
 
     async def _end(self) -> None:
         for task in list(self._tasks.values()):

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from apps.compute.labels import AGG, NOTHING, PUBLIC, ROWS, TAINTED, Call, Label, inputs_of
 from apps.compute.operations import PRESENCE, TABLE
+from apps.compute.rules.columns import narrowed
+from apps.compute.rules.composite import columns
 from apps.compute.rules.reductions import presence
 from gridclient.wire.errors import OperationNotAllowedError
 
@@ -29,6 +31,8 @@ def judge(call: Call) -> Judged:
     rule = TABLE[call.op].rule
     found = rule(call) if rule is not None else Label(TAINTED, inputs_of(call.operands))
     labels = found if isinstance(found, list) else [found] * len(call.outputs)
+    if rule is not columns:
+        labels = narrowed(call, rule, labels)
     masked = [operand for operand in private if operand.label.mask]
     leaves_out = presence(call) if masked and call.op in PRESENCE else None
     if masked and leaves_out is None and any(label.kind in (AGG, TAINTED) for label in labels):

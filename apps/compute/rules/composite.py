@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from apps.compute.labels import ROWS, Call, Label, Source, tainted
+from apps.compute.labels import ROWS, Call, Columns, Label, Source, tainted
 
 
 def columns(call: Call) -> Label:
@@ -16,4 +16,5 @@ def columns(call: Call) -> Label:
     chosen = tuple(names) if isinstance(names, list) else (names,)
     source = Source(label.source.dataset, label.source.version, chosen, 1 if isinstance(names, list) else None)
     inputs = frozenset(found._replace(columns=frozenset(chosen)) for found in label.inputs)
-    return msgspec.structs.replace(label, source=source, inputs=inputs)
+    several = Columns(source.dataset, source.version, chosen, 1) if isinstance(names, list) else None
+    return msgspec.structs.replace(label, source=source, inputs=inputs, columns=several)

@@ -11,16 +11,19 @@ from apps.compute.labels import AGG, PUBLIC, ROWS, Call, Label, Operand, Shape, 
 
 def moved(call: Call) -> Label:
     """transpose, t, permute: the axes move, nothing else."""
-    value = call.operand("self")
-    rank = len(value.shape)
+    return _renamed(call, call.operand("self"), {old: new for new, old in enumerate(order(call))})
+
+
+def order(call: Call) -> list[int]:
+    """For transpose, t and permute: the operand's axes as the output has them."""
+    rank = len(call.operand("self").shape)
     if call.op == "aten::permute":
-        order = [axis % max(rank, 1) for axis in call.args["dims"]]
-    else:
-        first, second = (call.args["dim0"], call.args["dim1"]) if call.op == "aten::transpose.int" else (0, rank - 1)
-        order = list(range(rank))
-        if rank > 1:
-            order[first % rank], order[second % rank] = order[second % rank], order[first % rank]
-    return _renamed(call, value, {old: new for new, old in enumerate(order)})
+        return [axis % max(rank, 1) for axis in call.args["dims"]]
+    first, second = (call.args["dim0"], call.args["dim1"]) if call.op == "aten::transpose.int" else (0, rank - 1)
+    found = list(range(rank))
+    if rank > 1:
+        found[first % rank], found[second % rank] = found[second % rank], found[first % rank]
+    return found
 
 
 def unsqueezed(call: Call) -> Label:
