@@ -203,7 +203,7 @@ class _Walk:
             total, count = total + part, count + size
         clear = torch.cat([births.month(number).values for number in (2, 3, 4)])
         out.equal("births of three months", torch.tensor(count), torch.tensor(len(clear)))
-        out.equal("average weight and mother's height", total / count, clear.mean(0), exact=False)
+        out.equal("average weight and height", total / count, clear.mean(0), exact=False)
         error = different_nodes(lambda: february.sum(0) + pointers[0].sum(0))
         out.show(f"Adding pointers of two nodes is an error, since no value goes from node to node: {error}")
 

@@ -146,7 +146,7 @@ class Session:
             save_file({digest: value.contiguous() for digest, value in constants.items()}, question.path)
             os.chmod(question.path, 0o600)
         result = Ref(ids[question.value.node], question.value.output)
-        text = words.describe(steps(self.program, found, question.names), ids[question.value.node])
+        text = words.describe(*steps(self.program, found, question.names))
         return messages.Exported(
             question.ask, encode_program(Graph(nodes, [result])), text, question.path if constants else ""
         )

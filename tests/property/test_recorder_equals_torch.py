@@ -1,4 +1,4 @@
-"""Random mixes of views, in-place writes and operations: a recorded program computes what torch computes, bit for bit."""
+"""Random mixes of views, in-place writes and operations: a program computes what torch computes, bit for bit."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ VIEWS: list[Callable[[Tensor, Tensor, int, int], Any]] = [
     lambda x, y, n, m: x.detach(),
     lambda x, y, n, m: x.data,
     lambda x, y, n, m: x.unbind(axis(x, n))[m % max(1, x.shape[axis(x, n)])],
-    lambda x, y, n, m: list(x)[0],
+    lambda x, y, n, m: next(iter(x)),
     lambda x, y, n, m: x.split(1 + m % 2, axis(x, n))[-1],
     lambda x, y, n, m: x.split([1, x.shape[0] - 1])[1],
     lambda x, y, n, m: x.chunk(2, axis(x, n))[0],

@@ -1,7 +1,8 @@
-"""The tutorial's notebook: what it shows is what a run of its source gives today."""
+"""What a newcomer sees first: the demo, the README's tour and the tutorial show what a run gives today."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,16 +10,32 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 380
+pytestmark = pytest.mark.timeout(SECONDS + 20)
 
 
-@pytest.mark.timeout(400)
-def test_a_newcomer_who_follows_the_tutorial_gets_what_it_shows() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "docs.tutorial.build", "--check"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=380,
-        check=False,
-    )
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a walk, without what is another in each run: ports and ids of requests."""
+    text = re.sub(r"http://127\.0\.0\.1:\d+", "URL", text)
+    text = re.sub(r"<DataRequest [0-9a-f]{8} ", "<DataRequest ID ", text)
+    return [line.rstrip() for line in text.splitlines() if line.strip() not in ("", "...")]
+
+
+def test_every_step_of_the_demo_holds_and_the_readme_shows_it() -> None:
+    run = _run("demo", "--once", "--port", "0")
+    assert run.returncode == 0, f"{run.stdout}\n{run.stderr}"
+    shown = set(_lines(run.stdout))
+    tour = (ROOT / "README.md").read_text().partition("## A tour")[2].partition("\n## ")[0]
+    told = [line for block in re.findall(r"```\n(.*?)```", tour, re.DOTALL) for line in _lines(block)]
+    assert len(told) > 50
+    assert [line for line in told if line not in shown] == []
+
+
+def test_who_follows_the_tutorial_gets_what_it_shows() -> None:
+    run = _run("docs.tutorial.build", "--check")
     assert run.returncode == 0, f"Build the notebook again with `make tutorial`.\n{run.stdout}\n{run.stderr}"

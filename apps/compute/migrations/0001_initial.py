@@ -5,30 +5,34 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('datasets', '0001_initial'),
+        ("datasets", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='StoredAnswer',
+            name="StoredAnswer",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.CharField(editable=False, max_length=64, unique=True)),
-                ('version', models.PositiveIntegerField()),
-                ('question', models.CharField(max_length=400)),
-                ('dtype', models.CharField(max_length=16)),
-                ('shape', models.JSONField()),
-                ('data', models.BinaryField()),
-                ('created', models.DateTimeField(auto_now_add=True)),
-                ('dataset', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='datasets.dataset')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("key", models.CharField(editable=False, max_length=64, unique=True)),
+                ("version", models.PositiveIntegerField()),
+                ("question", models.CharField(max_length=400)),
+                ("dtype", models.CharField(max_length=16)),
+                ("shape", models.JSONField()),
+                ("data", models.BinaryField()),
+                ("created", models.DateTimeField(auto_now_add=True)),
+                (
+                    "dataset",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to="datasets.dataset"
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'released aggregate',
-                'ordering': ['-created'],
+                "verbose_name": "released aggregate",
+                "ordering": ["-created"],
             },
         ),
     ]

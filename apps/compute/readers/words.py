@@ -1,7 +1,8 @@
 """The words reader: a program as a text that a reviewer understands. Needs no torch: the worker sums constants up.
 
-The text begins with what is read and what comes out, then lists under "Look at this" the steps that can single out
-people, then all steps, repeated ones folded. Nothing in it depends on private values.
+The text begins with one sentence on what comes out and the columns that it depends on, then lists under "Look at
+this" the steps that can single out people, then all steps, repeated ones folded. Nothing in it depends on private
+values.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 
 from apps.compute.operations import TABLE
+from apps.compute.readers.outcome import Outcome, numbers, reads_text, sentence
 from apps.compute.readers.visible import visible
 from gridclient.program.graph import ASSET, CONSTANT, Dtype, Ref
 
@@ -19,12 +21,6 @@ LONGEST_PERIOD = 64
 FEWEST_REPEATS = 3
 MOST_LINES = 500
 MOST_STEPS = 20_000
-LABELS = {
-    "public": "public",
-    "rows": "private: one entry for each row",
-    "agg": "private: a sum over the rows",
-    "tainted": "private: depends on rows in a way that no rule names",
-}
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -57,7 +53,7 @@ class Summary(msgspec.Struct, frozen=True):
 
     def text(self) -> str:
         """In words, without the digest."""
-        kind = f"{self.dtype} {shape_text(self.shape)}"
+        kind = f"of {numbers(self.shape)}, {self.dtype}"
         if self.values and not self.singles_out():
             return f"constant {kind}: {', '.join(f'{value:g}' for value in self.values)}"
         parts = [f"{self.nonzero} of {self.size} not 0"]
@@ -79,7 +75,11 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One step. `args` by the schema's names, with `Ref` to earlier steps. `look` says why a reviewer should look."""
+    """One step. `args` by the schema's names, with `Ref` to earlier steps. `look` says why a reviewer should look.
+
+    `part` names what it chooses of its operand: "row at position 3", "column weight". `rows`, `columns`: the axes of
+    its operand on which these lie.
+    """
 
     id: int
     op: str
@@ -89,22 +89,20 @@ class Step(msgspec.Struct, frozen=True):
     label: str
     look: str = ""
     name: str = ""  # of an asset: "births (version 2)"
-    columns: tuple[str, ...] = ()
+    part: str = ""
+    rows: int | None = None
+    columns: int | None = None
     constant: Summary | None = None
 
 
-def describe(steps: list[Step], result: int) -> str:
-    """The program in words; step `result` is what comes out."""
-    found = next(step for step in steps if step.id == result)
-    lines = [f"Result: step {result}, {_kind(found)} ({LABELS[found.label]})."]
-    for step in steps:
-        if step.op == ASSET:
-            columns = ", ".join(visible(name) for name in step.columns)
-            lines.append(f"Reads {visible(step.name)}{f': {columns}' if columns else ''}.")
+def describe(steps: list[Step], outcome: Outcome) -> str:
+    """The program in words."""
+    lines = [sentence(outcome), *map(reads_text, outcome.reads)]
     look = [f"  step {step.id}: {step.look}" for step in sorted(steps, key=_rank) if step.look]
     if look:
         lines += ["", "Look at this:", *_shortened(_grouped(look))]
-    lines += ["", f"All {len(steps)} steps:", *_shortened(_folded(steps[:MOST_STEPS]))]
+    lines += ["", f"All {len(steps)} steps, the answer is step {outcome.step}:"]
+    lines += _shortened(_folded(steps[:MOST_STEPS]))
     counts = Counter(step.op for step in steps[MOST_STEPS:])
     lines += [f"  ... and {count} more times {op}" for op, count in counts.most_common()]
     return "\n".join(lines) + "\n"
@@ -116,23 +114,31 @@ def step_text(step: Step) -> str:
         return visible(step.name)
     if step.op == CONSTANT and step.constant is not None:
         return step.constant.text()
-    words = TABLE[step.op].words.format_map({name: _argument(value) for name, value in step.args.items()})
-    return f"{words} → {_kind(step)}"
+    if step.part:
+        return f"{step.part} of {_argument(step.args['self'])} → {_kind(step)}"
+    template = TABLE[step.op].words
+    shown = {name: _argument(value) for name, value in step.args.items()}
+    for name in ("dim", "dims"):
+        if f"along {{{name}}}" in template:
+            shown[name] = _axes(step, step.args[name])
+    return f"{template.format_map(shown)} → {_kind(step)}"
 
 
-def shape_text(shape: tuple[int, ...]) -> str:
-    """ "(84 × 2)"; a single number for no axes."""
-    return f"({' × '.join(map(str, shape))})" if shape else "single"
+def _axes(step: Step, dims: Any) -> str:
+    known = {step.rows: "the rows", step.columns: "the columns"}
+    if dims is None or dims == []:
+        return "all axes"
+    return " and ".join(known.get(dim, f"axis {dim}") for dim in (dims if isinstance(dims, list) else [dims]))
 
 
 def _rank(step: Step) -> tuple[int, int]:
     # One person before some, data before conditions; then in order.
-    order = ["one row", "rows", "constant", "a condition"]
+    order = ["one row", "rows", "constant", "much comes out", "a huge number", "a condition"]
     return next((place for place, start in enumerate(order) if step.look.startswith(start)), len(order)), step.id
 
 
 def _kind(step: Step) -> str:
-    return f"table of {step.shape[0]} rows" if not step.dtype else f"{step.dtype} {shape_text(step.shape)}"
+    return f"table of {step.shape[0]} rows" if not step.dtype else f"{numbers(step.shape)}, {step.dtype}"
 
 
 def _position(position: tuple[int, ...]) -> str:
@@ -151,6 +157,10 @@ def _argument(value: Any) -> str:
     return "all" if value is None else str(value)
 
 
+def _fixed(step: Step) -> tuple[object, ...]:
+    return step.op, step.shape, step.dtype, step.look, step.name, step.constant, step.part, step.rows, step.columns
+
+
 def _same(first: Step, second: Step, period: int) -> bool:
     """Whether `second` is `first` again, `period` steps later: references move along, or stay where they are."""
 
@@ -162,8 +172,7 @@ def _same(first: Step, second: Step, period: int) -> bool:
         return type(a) is type(b) and bool(a == b)
 
     return (
-        (first.op, first.shape, first.dtype, first.look, first.name, first.constant)
-        == (second.op, second.shape, second.dtype, second.look, second.name, second.constant)
+        _fixed(first) == _fixed(second)
         and first.args.keys() == second.args.keys()
         and all(like(first.args[name], second.args[name]) for name in first.args)
     )

@@ -121,17 +121,21 @@ def _split(name: str, call: Any) -> Rule:
     return rule
 
 
-def _copy_into(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+def _copy_into(name: str, call: Any) -> Rule:
     """`copy_`, and `fill_` with a tensor: the source, cast and expanded, becomes the target's value."""
-    target, source = check_writable(args[0], "aten::copy_"), args[1]
-    tape.infer("aten::copy_", torch.ops.aten.copy_.default, [target, source], {})
-    value: Value = source.current()
-    if value.spec.dtype is not target.spec.dtype:
-        value = tape.apply(operation("aten::_to_copy"), (value,), {"dtype": target.spec.dtype})
-    if value.spec.shape != target.spec.shape:
-        value = tape.apply(operation("aten::expand"), (value, list(target.spec.shape)), {})
-    target.write(value)
-    return WRITTEN
+
+    def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        target, source = check_writable(args[0], name), args[1]
+        tape.infer(name, call, [target, source], {})
+        value: Value = source.current()
+        if value.spec.dtype is not target.spec.dtype:
+            value = tape.apply(operation("aten::_to_copy"), (value,), {"dtype": target.spec.dtype})
+        if value.spec.shape != target.spec.shape:
+            value = tape.apply(operation("aten::expand"), (value, list(target.spec.shape)), {})
+        target.write(value)
+        return WRITTEN
+
+    return rule
 
 
 def _fill(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -173,8 +177,8 @@ RULES: dict[str, Rule] = {
     "aten::unbind.int": _unbind,
     "aten::split.Tensor": _split("aten::split.Tensor", torch.ops.aten.split.Tensor),
     "aten::split_with_sizes": _split("aten::split_with_sizes", torch.ops.aten.split_with_sizes.default),
-    "aten::copy_": _copy_into,
-    "aten::fill_.Tensor": _copy_into,
+    "aten::copy_": _copy_into("aten::copy_", torch.ops.aten.copy_.default),
+    "aten::fill_.Tensor": _copy_into("aten::fill_.Tensor", torch.ops.aten.fill_.Tensor),
     "aten::fill_.Scalar": _fill,
     "aten::zero_": _zero,
     "aten::empty_like": _zeros_like,

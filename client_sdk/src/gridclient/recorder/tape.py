@@ -5,6 +5,7 @@ Everything here is functional: a `Value` never changes. Cells and views, which d
 
 from __future__ import annotations
 
+import collections
 import functools
 import threading
 import weakref
@@ -24,6 +25,8 @@ from gridclient.wire.errors import InvalidInputError, LimitExceededError, Operat
 
 MAX_NODES = 1_000_000
 MAX_PROGRAM_BYTES = 64 * 1024 * 1024
+RECENT_CONSTANTS = 32
+"""So many of the last constants stay named on the node, for loops that use the same ones again."""
 _NODE_BYTES, _ARGUMENT_BYTES = 16, 7  # what a node and each of its arguments take on the wire, about
 _NO_SOURCES: frozenset[str] = frozenset()
 _SHAPES = ShapeMemo()
@@ -73,6 +76,7 @@ class Tape:
         self._lock = threading.Lock()
         self._constants: weakref.WeakValueDictionary[str, Value] = weakref.WeakValueDictionary()
         self._sent: set[str] = set()
+        self._recent: collections.deque[Value] = collections.deque(maxlen=RECENT_CONSTANTS)
 
     def write(
         self,
@@ -151,6 +155,7 @@ class Tape:
                 self.channel.constant(digest, copy)
             spec = Spec.dense(shape, copy.dtype)
             value = self._constants[digest] = self.write(graph.CONSTANT, [digest], {}, spec, _NO_SOURCES, None, 10)
+            self._recent.append(value)
         return value
 
     def count(self, counted: Value) -> Value:
