@@ -46,7 +46,7 @@ PRODUCTION := GRID_ROLE=node GRID_NAME=check GRID_DIR=$(VENV)/check GRID_URL=htt
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy apps gridsite client_sdk/src
+	$(BIN)/mypy apps gridsite client_sdk/src demo
 	$(BIN)/lint-imports
 	@mkdir -p $(VENV)/check
 	$(PRODUCTION) $(BIN)/python manage.py check --deploy --fail-level WARNING

@@ -65,20 +65,21 @@ def chosen(program: Program, entry: Entry, known: dict[int, Chosen], index: tupl
     if node.op not in CHOICES:
         return Chosen(merged, exact)
     bound = bind(TARGETS[node.op], node)
+    if bound["self"] != private[0]:  # a public table, looked up by private codes
+        return Chosen(merged, False)
     value = program.fact(private[0])
+    if node.op == "aten::slice.Tensor" and value.shape == entry.facts[0].shape:
+        return Chosen(merged, exact)
     found = _choice(program, node, bound, index)
     if found is not None:
         merged = dict.fromkeys(merged, found)
     # What a choice leaves of other axes has a name only where these are declared columns.
     columns = value.label.columns is not None and value.label.columns.axis == axis_of(value.shape, bound["dim"])
-    whole = value.shape == entry.facts[0].shape
-    return Chosen(merged, exact and (whole or columns or found is not None or _single(merged)))
+    return Chosen(merged, exact and (columns or found is not None or _single(merged)))
 
 
 def _choice(program: Program, node: Node, bound: dict[str, Any], index: tuple[int, ...]) -> Rows:
     """The positions of the rows that a choice along the entity axis leaves; None where it leaves all."""
-    if not isinstance(bound["self"], Ref):
-        return None
     value = program.fact(bound["self"])
     if value.label.kind != ROWS or axis_of(value.shape, bound["dim"]) != value.label.axis:
         return None
@@ -88,8 +89,7 @@ def _choice(program: Program, node: Node, bound: dict[str, Any], index: tuple[in
     if node.op == "aten::select.int":
         return (before[bound["index"]],)
     if node.op == "aten::slice.Tensor":
-        found = before[slice(bound["start"], bound["end"], bound["step"])]
-        return None if len(found) == value.shape[value.label.axis] == before.stop - before.start else found
+        return before[slice(bound["start"], bound["end"], bound["step"])]
     return tuple(sorted({before[place] for place in index if 0 <= place < len(before)})) if index else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import torch
 
-from apps.compute.chosen import CHOICES, Chosen, axis_of, chosen
+from apps.compute.chosen import CHOICES, Chosen, axis_of, chosen, positions
 from apps.compute.labels import PUBLIC, ROWS, Label
 from apps.compute.operations import TABLE
 from apps.compute.programs import Entry, Program
@@ -60,10 +60,11 @@ def _outcome(program: Program, result: Ref, step: int, shown: Chosen, names: dic
 
 def _much(outcome: Outcome) -> str:
     """Why so many numbers tell of single rows; "" where they are few for the rows behind them."""
-    if outcome.closed or outcome.exact or not outcome.reads:
+    reads = outcome.reads
+    if outcome.closed or outcome.exact or not reads or any(read.rows is not None for read in reads):
         return ""
     size = prod(outcome.shape)
-    rows = min(read.count if read.rows is None else len(read.rows) for read in outcome.reads)
+    rows = min(read.count for read in reads)
     if outcome.label == ROWS:
         return f"much comes out: {size} numbers of {rows} rows" if size > MANY * rows else ""
     if size > max(rows, 1):
@@ -182,7 +183,7 @@ def _look(
         along = axis_of(fact.shape, bound["dim"])
         if fact.label.kind == ROWS and along == fact.label.axis and not whole:
             one = node.op == "aten::select.int" or step.shape[along : along + 1] == (1,)
-            return f"{'one row' if one else 'rows'} chosen: {step_text(step)}"
+            return f"{'one row' if one else 'rows'} chosen: {step_text(step)}{_origin(node, bound, fact.label)}"
         if fact.label.kind not in (PUBLIC, ROWS) and not whole and not _by_column(fact.label, along):
             return f"rows may be chosen: {step_text(step)}"
     for ref in refs(node):
@@ -194,6 +195,14 @@ def _look(
     if TABLE[node.op].chooses and node.op not in CHOICES:
         return f"a condition or an order among private values, which can filter rows: {step_text(step)}"
     return ""
+
+
+def _origin(node: Node, bound: dict[str, Any], label: Label) -> str:
+    """Where the one row that is selected lies in its dataset, if not at the position that the step names."""
+    before = positions(label.rows)
+    if node.op != "aten::select.int" or before is None or before == range(len(before)):
+        return ""
+    return f", which is {rows_text([before[bound['index']]])} of its dataset"
 
 
 def _by_column(label: Label, axis: int) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from apps.compute.messages import Export, Exported
 from apps.compute.readers.visible import visible
-from gridclient.program.graph import Ref
+from gridclient.program.graph import Dtype, Ref
 from tests.factories.programs import Recorded, tensor_asset
 
 
@@ -113,6 +113,20 @@ def test_rows_by_a_constant_index_are_named(births: tuple[Recorded, Ref], tmp_pa
     text = words(recorded, recorded("aten::select.int", picked, 1, 0), tmp_path)
     assert text.splitlines()[0] == f"2 numbers: rows at positions 2 and 5 of {NAME}, column weight."
     assert "Look at this:\n  step 2: rows chosen" in text
+
+
+def test_a_row_of_reversed_rows_is_named_by_where_it_lies(births: tuple[Recorded, Ref], tmp_path: Path) -> None:
+    recorded, x = births
+    row = recorded("aten::select.int", recorded("aten::flip", x, [0]), 0, 3)
+    assert "which is row 81 (position 80) of its dataset" in words(recorded, row, tmp_path)
+
+
+def test_a_lookup_by_private_codes_is_not_taken_for_the_rows(births: tuple[Recorded, Ref], tmp_path: Path) -> None:
+    recorded, x = births
+    codes = recorded("aten::_to_copy", recorded("aten::select.int", x, 1, 0), dtype=Dtype("int64"))
+    table = recorded.constant(torch.rand(9, 3))
+    first = words(recorded, recorded("aten::index_select", table, 0, codes), tmp_path).splitlines()[0]
+    assert first.startswith(f"84 x 3 numbers: each row by itself, of {NAME}, column weight, computed")
 
 
 def test_a_count_says_that_it_reads_no_column(births: tuple[Recorded, Ref], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Literal, overload
 from urllib.parse import quote
 
 from gridclient.http import Http
@@ -85,6 +86,12 @@ class Administration:
         # The text of a token is accepted too, and only its public part is sent on.
         prefix = prefix.split("_")[1] if prefix.startswith("grd_") else prefix
         self.http.delete(f"tokens/{quote(prefix, safe='')}/")
+
+    @overload
+    def audit(self, *, verify: Literal[True]) -> AuditReport: ...
+
+    @overload
+    def audit(self, *, verify: Literal[False] = False, limit: int = 500) -> list[Event]: ...
 
     def audit(self, *, verify: bool = False, limit: int = 500) -> AuditReport | list[Event]:
         """The newest `limit` events of the log; or, with `verify`, whether its chain holds."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from gridclient.datasets import Dataset
 from gridclient.declare import Problems, check, table_columns, tensor_columns
@@ -78,14 +78,14 @@ class Publication:
         self.description = ""
         self.replaces: Dataset | None = None
 
-    def tag(self, *tags: str) -> Publication:
+    def tag(self, *tags: str) -> Self:
         """Add tags, like "#births"."""
         if not all(isinstance(tag, str) and tag.strip() for tag in tags):
             raise InvalidInputError('A tag is a text, like "#births".')
         self.tags += [tag for tag in tags if tag not in self.tags]
         return self
 
-    def describe(self, description: str) -> Publication:
+    def describe(self, description: str) -> Self:
         """Say what the values are: whose, of when, in which units."""
         if not isinstance(description, str):
             raise InvalidInputError("A description is a text.")

@@ -56,7 +56,7 @@ class Token(Record):
 class Grant(Record):
     """`id`, `dataset`, `to`, `right`, `columns`, `expires`, `reason`, `given_by`, `revoked`."""
 
-    shown = ("id", "dataset", "to", "right", "expires")
+    shown = ("id", "dataset", "to", "right", "expires", "revoked")
 
 
 class Event(Record):

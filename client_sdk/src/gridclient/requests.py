@@ -109,7 +109,9 @@ class DataRequest:
             raise RequestDeniedError(f"This request was denied: {self.decision_reason}", reason=self.decision_reason)
         if self.state == "approved":
             self.wait()
-        return self._node.fetch(self.id)
+        found = self._node.fetch(self.id)
+        self.refresh()
+        return found
 
     def withdraw(self) -> DataRequest:
         """Take it back, before anybody has decided."""

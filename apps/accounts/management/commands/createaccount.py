@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from getpass import getpass
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,15 @@ class Command(BaseCommand):
     def handle(self, *args: Any, username: str, roles: str, password_file: Path | None, **options: Any) -> None:
         wanted = [role.strip() for role in roles.split(",") if role.strip()]
         try:
-            text = password_file.read_text() if password_file is not None else sys.stdin.readline()
+            text = password_file.read_text() if password_file is not None else _asked()
             user = create_user(username=username, password=text.rstrip("\r\n"), roles=wanted, by=None)
         except OSError as error:
             raise CommandError(f"The password file can't be read: {error.strerror}.") from None
         except GridError as error:
             raise CommandError(error.message) from None
         self.stdout.write(f"Made the account {user.username}.")
+
+
+def _asked() -> str:
+    """A password typed unseen at a terminal, or the first line that a script hands over."""
+    return getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline()
