@@ -46,7 +46,7 @@ def token_is_live(token_id: int, *, now: datetime | None = None) -> bool:
 
 
 # By hand: it is on the path of every release, and the ORM would quadruple its price.
-_USER_OF_LIVE_TOKEN = (
+_LIVE_USER = (
     "SELECT accounts_user.* FROM accounts_user JOIN accounts_accesstoken token ON token.user_id = accounts_user.id"
     " WHERE token.id = %s AND token.revoked_at IS NULL AND token.expires > %s AND accounts_user.is_active"
 )
@@ -55,7 +55,7 @@ _USER_OF_LIVE_TOKEN = (
 def user_of_live_token(token_id: int, *, now: datetime | None = None) -> User:
     """The user of a token that was valid before. Raises AuthenticationError when it is not any more."""
     moment = connection.ops.adapt_datetimefield_value(now or clock.now())
-    found = list(User.objects.raw(_USER_OF_LIVE_TOKEN, [token_id, moment]))
+    found = list(User.objects.raw(_LIVE_USER, [token_id, moment]))
     if not found:
         raise AuthenticationError("This session's token was revoked or has expired; sign in again.")
     return found[0]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from apps.compute.labels import PUBLIC, ROWS
 from apps.compute.programs import Entry, Program
 from apps.compute.targets import TARGETS, bind
-from gridclient.program.graph import ASSET, Node, Ref, refs
+from gridclient.program.graph import ASSET, Node, refs
 
 DEEPEST = 64
 FEW = 8
