@@ -38,6 +38,9 @@ GRID_MAX_FLOPS = env.int(
 )
 GRID_DEADLINE = env.int("GRID_DEADLINE", 60, low=1, high=86_400, help="Most seconds of one `get`.")
 GRID_MAX_SESSIONS = env.int("GRID_MAX_SESSIONS", 64, low=1, help="Most sessions at a time.")
+GRID_MAX_SESSIONS_OF_ACCOUNT = env.int(
+    "GRID_MAX_SESSIONS_OF_ACCOUNT", 16, low=1, help="Most sessions of one account at a time."
+)
 GRID_K = env.int("GRID_K", 10, low=2, help="Least number of entities behind an exact aggregate.")
 
 # --- Django -----------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from apps.permissions.policies import Ask, Closed, Decision, decide
 from apps.permissions.policies import Input as AskInput
 from gridclient.program.graph import Ref
 from gridclient.wire.errors import AuthenticationError, InternalError, InvalidInputError
-from gridclient.wire.messages import TensorHeader
+from gridclient.wire.messages import INLINE_LIMIT, TensorHeader
 
 _KEY = object()
 
@@ -80,12 +80,12 @@ async def pointer(worker: Worker, value: Ref, proposal: Proposal, *, caller: Cal
             header = TensorHeader(proposal.dtype, list(proposal.shape), len(proposal.value))
             return Released(Answered(proposal.kind, header, proposal.value, None), "public", key=_KEY)
         return Released(await _evaluate(worker, value, proposal, path), "public", key=_KEY)
-    decision, found = await in_database(_permit, caller, proposal)
+    decision, found = await in_database(_permit, caller, proposal, path)
     if found is not None:
         return Released(found, decision.route, key=_KEY)
     answer = await _evaluate(worker, value, proposal, path)
     if decision.route == "aggregate":
-        answer = await in_database(_keep, proposal, answer)
+        answer = await in_database(_keep, proposal, answer, path)
     return Released(answer, decision.route, key=_KEY)
 
 
@@ -119,7 +119,7 @@ def _ask(proposal: Proposal) -> Ask:
 
 
 @transaction.atomic
-def _permit(caller: Caller, proposal: Proposal) -> tuple[Decision, Answered | None]:
+def _permit(caller: Caller, proposal: Proposal, path: Path) -> tuple[Decision, Answered | None]:
     user = user_of_live_token(caller.token)
     decision = decide(user, _ask(proposal), k=settings.GRID_K, now=now())
     record(
@@ -136,7 +136,7 @@ def _permit(caller: Caller, proposal: Proposal) -> tuple[Decision, Answered | No
     if decision.route != "aggregate":
         return decision, None
     answers = list(StoredAnswer.objects.filter(key=_question(proposal)).order_by())
-    return decision, _answered(answers[0]) if answers else None
+    return decision, _answered(answers[0], path) if answers else None
 
 
 def _question(proposal: Proposal) -> str:
@@ -156,11 +156,11 @@ def _question(proposal: Proposal) -> str:
 
 
 @transaction.atomic
-def _keep(proposal: Proposal, answer: Answered) -> Answered:
+def _keep(proposal: Proposal, answer: Answered, path: Path) -> Answered:
     """Store the first answer; whoever computed a second one at the same time gets the first."""
     closed = proposal.closed
-    if closed is None or answer.data is None:
-        raise InternalError("Only a small answer of the closed set is kept.")
+    if closed is None:
+        raise InternalError("Only an answer of the closed set is kept.")
     row, _ = StoredAnswer.objects.get_or_create(
         key=_question(proposal),
         defaults={
@@ -169,15 +169,20 @@ def _keep(proposal: Proposal, answer: Answered) -> Answered:
             "question": f"{closed.kind} of {', '.join(closed.columns) or 'rows'}"[:400],
             "dtype": answer.header.dtype,
             "shape": list(answer.header.shape),
-            "data": answer.data,
+            "data": path.read_bytes() if answer.data is None else answer.data,
         },
     )
-    return _answered(row)
+    return _answered(row, path)
 
 
-def _answered(row: StoredAnswer) -> Answered:
+def _answered(row: StoredAnswer, path: Path) -> Answered:
+    """A kept answer; what is too long for a batch, as the file `path`."""
     data = bytes(row.data)
-    return Answered("tensor", TensorHeader(row.dtype, row.shape, len(data)), data, None)
+    header = TensorHeader(row.dtype, row.shape, len(data))
+    if len(data) <= INLINE_LIMIT:
+        return Answered("tensor", header, data, None)
+    path.write_bytes(data)
+    return Answered("tensor", header, None, path)
 
 
 def _check_approval(user: User, proposal: Proposal) -> None:

@@ -112,6 +112,9 @@ class Session:
     async def get(self, value: Ref) -> release.Released:
         """Release one value to this session's user."""
         proposal = await self._propose(value)
+        if proposal.label == "public" and self._bound:
+            # Nobody decides about a public value, so what it was computed from must still be there for this user.
+            await in_database(_check_bound, self.caller.user, sorted(self._bound))
         path = self.folder / f"answer-{next(self._numbers)}"
         return await release.pointer(await self.worker(), value, proposal, caller=self.caller, path=path)
 
@@ -149,6 +152,12 @@ class Session:
 def _names(ids: list[str]) -> dict[str, str]:
     """How the words of a program call its datasets."""
     return {str(pk): slug for pk, slug in Dataset.objects.filter(pk__in=ids).values_list("pk", "slug")}
+
+
+def _check_bound(user_id: UUID, bound: list[tuple[str, int, str]]) -> None:
+    """Raise NotFoundError or NotPermittedError when a dataset of the session was taken from the user since."""
+    for dataset, version, part in bound:
+        _usable(user_id, dataset, version, part)
 
 
 def _usable(user_id: UUID, dataset_id: str, version: int, part: str) -> AssetSpec:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -21,7 +22,7 @@ from apps.compute.sessions import Session
 from apps.core.clock import now
 from apps.core.database import in_database
 from apps.core.wake import forget, listen
-from apps.wire import asks, hello
+from apps.wire import asks, hello, rooms
 from apps.wire.transfers import Outgoing, Uploads, on_disk, sha256_of
 from gridclient.wire import messages as m
 from gridclient.wire.errors import (
@@ -45,7 +46,6 @@ class GridConsumer(AsyncConsumer):
     """One connection of one user."""
 
     channel_layer_alias = None
-    live = 0
 
     async def __call__(
         self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
@@ -56,37 +56,41 @@ class GridConsumer(AsyncConsumer):
         self._outgoing: dict[int, Outgoing] = {}
         self.session: Session | None = None
         await receive()  # websocket.connect
-        if any(name == b"origin" for name, _ in scope["headers"]) or GridConsumer.live >= settings.GRID_MAX_SESSIONS:
-            # This route is for programs: a page that a browser opened has no business here.
+        address = (scope.get("client") or ("",))[0]
+        # With an Origin it is a page in a browser, and this route is for programs.
+        if any(name == b"origin" for name, _ in scope["headers"]) or not rooms.may_greet(address):
             await send({"type": "websocket.close", "code": 4403})
             return
-        GridConsumer.live += 1
         try:
-            await send({"type": "websocket.accept"})
-            await self._serve()
+            with rooms.greeting(address):
+                await send({"type": "websocket.accept"})
+                greeted = await self._greet()
+            if greeted is not None:
+                with rooms.session(greeted.caller.user):
+                    await self._serve(greeted)
         except _Ended:
             pass
+        except GridError as error:
+            with suppress(_Ended):
+                await self._goodbye(error)
         finally:
-            GridConsumer.live -= 1
             await self._end()
 
-    async def _serve(self) -> None:
+    async def _greet(self) -> hello.Greeted | None:
+        """Wait for the hello. None when the client went away instead."""
         try:
             async with asyncio.timeout(HELLO_WITHIN):
                 first = await self._frame()
-            if first is None:
-                return
-            self._welcome, self._caller = await hello.greet(first)
         except TimeoutError:
-            await self._goodbye(AuthenticationError("No hello arrived within 5 seconds."))
-            return
-        except GridError as error:
-            await self._goodbye(error)
-            return
+            raise AuthenticationError("No hello arrived within 5 seconds.") from None
+        return None if first is None else await hello.greet(first)
+
+    async def _serve(self, greeted: hello.Greeted) -> None:
+        self._caller = greeted.caller
         self._last_batch = 1
         self.session = Session(self.scope["state"]["workers"], caller=self._caller)
         self.uploads = Uploads(self.session.folder, settings.GRID_MAX_UPLOAD)
-        await self._reply(hello.welcome(self._welcome, self.session.id))
+        await self._reply(hello.welcome(greeted, self.session.id))
         guard = asyncio.create_task(self._guard())
         try:
             while (frame := await self._frame()) is not None:

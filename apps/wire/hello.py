@@ -13,8 +13,8 @@ from apps.core.database import in_database
 from apps.network.queries import node_id
 from gridclient.program.operations import OPERATIONS_VERSION
 from gridclient.wire import messages as m
-from gridclient.wire.errors import AuthenticationError, InvalidInputError, VersionMismatchError
-from gridclient.wire.frames import CHUNK, CHUNK_SIZE, CHUNKS_IN_FLIGHT, MAX_FRAME, unpack
+from gridclient.wire.errors import AuthenticationError, InvalidInputError, LimitExceededError, VersionMismatchError
+from gridclient.wire.frames import CHUNK, CHUNK_SIZE, CHUNKS_IN_FLIGHT, MAX_BATCH, MAX_FRAME, MAX_HELLO, unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,13 @@ class Greeted:
     node_id: str
     user: str
     rights: list[str]
+    caller: Caller
 
 
-async def greet(data: bytes) -> tuple[Greeted, Caller]:
+async def greet(data: bytes) -> Greeted:
     """Check the first frame. Raises InvalidInputError, VersionMismatchError or AuthenticationError."""
+    if len(data) > MAX_HELLO:
+        raise LimitExceededError(f"The first batch has at most {MAX_HELLO} bytes.", limit=MAX_HELLO)
     frame = unpack(data)
     if frame.kind == CHUNK:
         raise AuthenticationError("Say hello first.")
@@ -52,9 +55,9 @@ async def greet(data: bytes) -> tuple[Greeted, Caller]:
     return await in_database(_identify, command.token)
 
 
-def _identify(token: str) -> tuple[Greeted, Caller]:
+def _identify(token: str) -> Greeted:
     user, access = user_of_token(token, now=now())
-    return Greeted(node_id(), user.username, sorted(user.capabilities)), Caller(user.pk, access.pk)
+    return Greeted(node_id(), user.username, sorted(user.capabilities), Caller(user.pk, access.pk))
 
 
 def welcome(greeted: Greeted, session: str) -> m.Welcome:
@@ -69,6 +72,7 @@ def welcome(greeted: Greeted, session: str) -> m.Welcome:
         greeted.rights,
         {
             "frame": MAX_FRAME,
+            "batch": MAX_BATCH,
             "chunk": CHUNK_SIZE,
             "chunks_in_flight": CHUNKS_IN_FLIGHT,
             "upload": settings.GRID_MAX_UPLOAD,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,8 @@ A = torch.randn(6, 4, generator=generator, dtype=torch.float64)
 WEIGHTS = torch.randn(4, 3, generator=generator, dtype=torch.float64)
 PICKED = torch.tensor([2, 0, 2])
 aten = torch.ops.aten
+# Torch takes it apart before a recorder sees it.
+DECOMPOSED = {"isfinite"}
 
 
 def written(call: Callable[[Tensor], Any]) -> Case:
@@ -109,7 +112,7 @@ CASES: dict[str, Case] = {
     "argmax": lambda a, b: a.argmax(1),
     "argmin": lambda a, b: a.argmin(),
     "sort": lambda a, b: a.sort(0, descending=True),
-    "sort.stable": lambda a, b: b.sort(1, stable=True),
+    "sort.stable": lambda a, b: torch.sort(b, dim=1, stable=True),
     "median": lambda a, b: a.median(),
     "median.dim": lambda a, b: a.median(0),
     "_softmax": lambda a, b: a.softmax(1),
@@ -217,7 +220,7 @@ def test_operation_on_the_node_gives_what_torch_gives(
     case = CASES[name]
     there = case(*shared.remote)
     same(there, case(*shared.local))
-    assert f"aten::{name}" in recorded
+    assert f"aten::{name}" in recorded or name in DECOMPOSED
 
 
 @pytest.mark.parametrize("name", NOTEBOOK)
@@ -237,12 +240,12 @@ def test_mistake_is_named_with_the_line_that_holds_it(shared: Shared) -> None:
     with pytest.raises((RuntimeError, gridclient.ShapeError)) as early:
         a @ a
     assert "6x4 and 6x4" in str(early.value) or "6, 4" in str(early.value)
-    bad = a.index_select(0, torch.tensor([99]))  # this line
-    with pytest.raises(gridclient.GridError, match=r"test_live_compute\.py:\d+") as late:
+    one = a[0, 0]
+    bad = one.expand(2**20, 2**20).exp()  # this line
+    with pytest.raises(gridclient.LimitExceededError, match=r"test_live_compute\.py:\d+") as late:
         (bad + 1).get()
     number = int(str(late.value).rsplit("test_live_compute.py:", 1)[1].split(")")[0])
-    assert "# this line" in open(__file__).read().splitlines()[number - 1]
-    assert "99" not in str(late.value) or "index" in str(late.value)
+    assert "# this line" in Path(__file__).read_text().splitlines()[number - 1]
     # The session goes on.
     same(a + 1, A + 1)
 
@@ -278,7 +281,9 @@ def test_columns_of_a_table_compute_as_in_pandas(owner: Node, scientist: Node) -
     assert t["twin"].sum().get() == frame["twin"].sum()
     assert t[["weight", "days"]].mean(0).get().tolist() == pytest.approx(frame[["weight", "days"]].mean().tolist())
     assert torch.where(t["twin"], t["days"], 0.0).sum().get() == frame["days"][frame["twin"]].sum()
-    assert scientist.dataset(t.dataset).pointer().get().to_pandas()["ward"].tolist() == frame["ward"].tolist()
+    whole = t.get().to_pandas()
+    assert [["east", "north", "south"][code] for code in whole["ward"]] == frame["ward"].tolist()
+    assert whole[["weight", "days", "twin"]].equals(frame[["weight", "days", "twin"]])
     with pytest.raises(gridclient.InvalidInputError, match="'weight', 'days', 'ward', 'twin'"):
         t["wieght"]
 
@@ -311,9 +316,13 @@ def test_long_table_is_received_in_chunks(owner: Node) -> None:
 
 def test_wide_sums_are_aggregates_too(owner: Node, scientist: Node) -> None:
     wide = torch.ones(12, 9000, dtype=torch.float64)
-    dataset = owner.dataset(gridclient.private_tensor(wide, name=fresh("wide"), bounds=(0, 2)).send(owner).dataset)
+    records = gridclient.private_tensor(wide, name=fresh("wide"), bounds=([0] * 9000, [2] * 9000))
+    dataset = owner.dataset(records.send(owner).dataset)
     dataset.grant(scientist.user, "aggregate", reason="More than one frame's worth of sums.")
-    same(scientist.dataset(dataset.name).pointer().sum(0), wide.sum(0))
+    pointer = scientist.dataset(dataset.name).pointer()
+    same(pointer.sum(0), wide.sum(0))
+    same(pointer.flip(0).t().flip(1).sum(1), wide.sum(0))
+    same(pointer.sum(0), wide.sum(0))
 
 
 def test_long_loop_keeps_no_more_than_it_holds(scientist: Node) -> None:

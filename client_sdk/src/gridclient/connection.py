@@ -34,7 +34,7 @@ from gridclient.wire.errors import (
     VersionMismatchError,
     from_code,
 )
-from gridclient.wire.frames import CHUNK, MAX_FRAME, pack_batch, unpack
+from gridclient.wire.frames import CHUNK, MAX_BATCH, pack_batch, unpack
 from gridclient.wire.tensors import check_header
 
 CLIENT = "gridclient 0.1.0"
@@ -221,7 +221,7 @@ class Connection:
         if nodes:
             commands.append(m.Run(nodes))
         if dropped and commands and not self._queue:
-            commands.append(m.Drop(dropped))
+            commands += [m.Drop(dropped[i : i + m.MAX_NODES]) for i in range(0, len(dropped), m.MAX_NODES)]
         else:
             self._drops.extend(dropped)
         return commands
@@ -233,11 +233,15 @@ class Connection:
 
     def _hand_over(self, commands: list[m.ClientCommand]) -> None:
         body = m.encode(m.ClientBatch(next(self._batches), commands))
-        if len(body) > MAX_FRAME - 64:
+        if len(body) > MAX_BATCH and len(commands) > 1:
+            self._hand_over(commands[: len(commands) // 2])
+            self._hand_over(commands[len(commands) // 2 :])
+            return
+        if len(body) > MAX_BATCH:
             self._error = LimitExceededError(
-                f"One batch would take {len(body)} bytes; a frame has at most {MAX_FRAME}. "
+                f"One command would take {len(body)} bytes; a batch has at most {MAX_BATCH}. "
                 "Long lists belong into a tensor.",
-                limit=MAX_FRAME,
+                limit=MAX_BATCH,
             )
             for command in commands:
                 waiting = self._waiting.get(getattr(command, "ask", 0))

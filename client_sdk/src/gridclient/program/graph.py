@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from gridclient.wire.errors import InvalidInputError
+from gridclient.wire.errors import InvalidInputError, LimitExceededError
 
 ASSET = "grid::asset"
 CONSTANT = "grid::constant"
@@ -100,6 +100,40 @@ def packed(node: Node) -> Node:
     return Node(
         node.id, node.op, _pack(node.args), {k: _pack(v) for k, v in node.kwargs.items()}, node.outputs, node.line
     )
+
+
+MAX_ARGUMENTS = 4_096
+"""Values in the arguments of one node, those in lists counted."""
+MAX_ARGUMENTS_TOGETHER = 65_536
+"""The same over the nodes of a batch."""
+MAX_DEPTH = 4
+"""Lists in lists: what the deepest schema of an operation needs, and one more."""
+
+
+def check_size(nodes: Iterable[Node]) -> None:
+    """Raise LimitExceededError for more arguments than a reader should have to walk through."""
+    together = 0
+    for node in nodes:
+        count = _count([*node.args, *node.kwargs.values()], 0)
+        together += count
+        if count > MAX_ARGUMENTS or together > MAX_ARGUMENTS_TOGETHER:
+            raise LimitExceededError(
+                f"An operation has at most {MAX_ARGUMENTS} arguments, and a batch {MAX_ARGUMENTS_TOGETHER}: long lists "
+                "belong into a tensor.",
+                limit=MAX_ARGUMENTS,
+            )
+
+
+def _count(values: list[Any], depth: int) -> int:
+    count = len(values)
+    if depth >= MAX_DEPTH or count > MAX_ARGUMENTS:
+        return MAX_ARGUMENTS + 1
+    for value in values:
+        if isinstance(value, list):
+            count += _count(value, depth + 1)
+        elif isinstance(value, dict):
+            return MAX_ARGUMENTS + 1
+    return count
 
 
 def refs(node: Node) -> Iterator[Ref]:

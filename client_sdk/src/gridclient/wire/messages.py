@@ -6,17 +6,21 @@ first element is its kind. The node answers commands in order, but a transfer's 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from gridclient.program.graph import Node, Ref, ext_hook, packed
+from gridclient.program.graph import Node, Ref, check_size, ext_hook, packed
 from gridclient.wire.errors import InvalidInputError
 
 PROTOCOL_VERSION = 1
 INLINE_LIMIT = 64 * 1024
 """Values up to this many bytes travel inside the batch; longer ones as a transfer of chunks."""
 INLINE_CONSTANT_LIMIT = 4 * 1024
+MAX_COMMANDS = 1024
+"""Commands in a batch."""
+MAX_NODES = 4096
+"""Nodes in one `Run`, and values in one `Drop`: the client sends the rest in the next."""
 
 
 class Command(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -68,13 +72,13 @@ class Constant(Command, tag="constant", frozen=True):
 class Run(Command, tag="run", frozen=True):
     """Append nodes to the session's program."""
 
-    nodes: list[Node]
+    nodes: Annotated[list[Node], msgspec.Meta(max_length=MAX_NODES)]
 
 
 class Drop(Command, tag="drop", frozen=True):
     """The client holds these values no longer; their program rows stay."""
 
-    values: list[Ref]
+    values: Annotated[list[Ref], msgspec.Meta(max_length=MAX_NODES)]
 
 
 class Get(Command, tag="get", frozen=True):
@@ -232,7 +236,7 @@ NodeCommand = Welcome | Ack | Answer | Submitted | Published | Refused | Error |
 
 class ClientBatch(msgspec.Struct, array_like=True, frozen=True):
     id: int
-    commands: list[ClientCommand]
+    commands: Annotated[list[ClientCommand], msgspec.Meta(max_length=MAX_COMMANDS)]
 
 
 class NodeBatch(msgspec.Struct, array_like=True, frozen=True):
@@ -266,8 +270,11 @@ def decode_node(data: bytes | memoryview) -> NodeBatch:
 
 def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes | memoryview) -> Any:
     try:
-        return decoder.decode(data)
+        batch = decoder.decode(data)
     except InvalidInputError:
         raise
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"This batch does not follow the schema: {error}") from error
+    if isinstance(batch, ClientBatch):
+        check_size(node for command in batch.commands if isinstance(command, Run) for node in command.nodes)
+    return batch
