@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -22,6 +22,8 @@ Flag = bool
 Number = int
 Texts = list[str]
 Database = dict[str, Any]
+# What libpq is told besides where the database is.
+DATABASE_OPTIONS = ("sslmode", "sslrootcert", "connect_timeout", "application_name", "options")
 
 
 @dataclass(frozen=True)
@@ -122,22 +124,42 @@ class Env:
         return self._read(name, "URL", default, help, parse)
 
     def database(self, name: Text, default: Database, *, help: Text) -> Database:
-        """`postgres://user:password@host:port/name`; unset means the embedded SQLite."""
+        """`postgres://user:password@host:port/name?sslmode=require`; unset means the embedded SQLite."""
+        return self._read(name, "postgres://...", default, help, _postgres)
 
-        def parse(raw: Text) -> Database:
-            parts = urlsplit(raw)
-            if parts.scheme not in ("postgres", "postgresql"):
-                raise ValueError("it must begin with postgres://")
-            if len(parts.path) < 2:
-                raise ValueError("it must end with the name of a database")
-            return {
-                "ENGINE": "django.db.backends.postgresql",
-                "NAME": unquote(parts.path[1:]),
-                "USER": unquote(parts.username or ""),
-                "PASSWORD": unquote(parts.password or ""),
-                "HOST": unquote(parts.hostname or ""),
-                "PORT": str(parts.port or ""),
-                "CONN_MAX_AGE": None,
-            }
 
-        return self._read(name, "postgres://...", default, help, parse)
+def _postgres(raw: str) -> Database:
+    """Django's form of an address of PostgreSQL. Raises ValueError, also for an option that would have no effect."""
+    parts = urlsplit(raw)
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise ValueError("it must begin with postgres://")
+    if len(parts.path) < 2:
+        raise ValueError("it must end with the name of a database")
+    options: dict[str, str] = {}
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        if key not in (*DATABASE_OPTIONS, "host"):
+            raise ValueError(f"its option {key} is not known; known are {', '.join((*DATABASE_OPTIONS, 'host'))}")
+        if not value or key in options:
+            raise ValueError(f"its option {key} is empty or given twice")
+        options[key] = value
+    host = unquote(parts.hostname or "")
+    if host and "host" in options:
+        raise ValueError("it names two hosts, one before the path and one as an option")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path[1:]),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": options.pop("host", host),
+        "PORT": _port(parts),
+        "CONN_MAX_AGE": None,
+        "OPTIONS": options,
+    }
+
+
+def _port(parts: SplitResult) -> str:
+    try:
+        return str(parts.port or "")
+    except ValueError:
+        # Its text would repeat what stands there: part of a password that was not percent-encoded.
+        raise ValueError("its port is no number; a password with / # ? or @ is percent-encoded") from None

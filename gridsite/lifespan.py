@@ -13,7 +13,7 @@ from django.conf import settings
 
 from apps.compute.workers import Workers
 from apps.core.database import in_database
-from apps.datarequests import runner
+from apps.datarequests import runner, tidy
 from apps.datasets.actions import remove_orphans
 from apps.network import announcer
 
@@ -46,11 +46,12 @@ class Lifespan:
 
 
 def _tidy() -> None:
-    """Remove what sessions and unfinished publications of an earlier process left behind: it is nobody's."""
+    """Remove what an earlier process left of sessions, publications and requests that did not end: it is nobody's."""
     storage = Path(settings.GRID_STORAGE_DIR)
     for left in (storage / "sessions", *storage.glob("datasets/incoming-*")):
         shutil.rmtree(left, ignore_errors=True)
     remove_orphans()
+    tidy.remove_orphans()
 
 
 def _task(work: Any, name: str) -> asyncio.Task[None]:

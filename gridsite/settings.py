@@ -41,6 +41,12 @@ GRID_MAX_SESSIONS = env.int("GRID_MAX_SESSIONS", 64, low=1, help="Most sessions 
 GRID_MAX_SESSIONS_OF_ACCOUNT = env.int(
     "GRID_MAX_SESSIONS_OF_ACCOUNT", 16, low=1, help="Most sessions of one account at a time."
 )
+GRID_MAX_REQUEST_BYTES = env.int(
+    "GRID_MAX_REQUEST_BYTES",
+    2**28,
+    low=1,
+    help="Most bytes of programs and constants that one account's open requests may hold.",
+)
 GRID_K = env.int("GRID_K", 10, low=2, help="Least number of entities behind an exact aggregate.")
 
 # --- Django -----------------------------------------------------------------------------------------------------
@@ -113,11 +119,10 @@ DATABASES = {
             },
             "TEST": {"NAME": GRID_DIR / "test.sqlite3"},
         },
-        help="PostgreSQL; unset: SQLite in GRID_DIR.",
+        help="PostgreSQL, for example `postgres://grid:...@db/grid?sslmode=require`; unset: SQLite in GRID_DIR.",
     )
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
 AUTH_USER_MODEL = "accounts.User"
@@ -179,6 +184,11 @@ LOGGING = {
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["console"], "level": "INFO"},
-    # One line for every outbound call would hide what matters.
-    "loggers": {"httpx": {"level": "WARNING"}},
+    # A line for each outbound call, each refusal and each socket would hide what matters; `apps.wire` says whose
+    # session begins and ends.
+    "loggers": {
+        "httpx": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+        "uvicorn.error": {"level": "WARNING"},
+    },
 }

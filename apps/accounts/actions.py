@@ -19,9 +19,10 @@ from apps.audit.actions import record
 from apps.audit.verbs import Verb
 from apps.core import clock
 from apps.core.wake import wake
-from gridclient.wire.errors import AuthenticationError, ConflictError, InvalidInputError
+from gridclient.wire.errors import AuthenticationError, ConflictError, InvalidInputError, NotPermittedError
 
 __all__ = [
+    "change_password",
     "create_team",
     "create_token",
     "create_user",
@@ -132,14 +133,60 @@ def reactivate(user: User, *, by: User | None) -> User:
 
 @transaction.atomic
 def set_password(user: User, *, password: str, by: User | None) -> User:
-    """Give a local account a new password: every sign-in ends, in the console and elsewhere; named tokens stay."""
+    """Give another's local account a new password: every sign-in ends, in the console and elsewhere.
+
+    Named tokens stay. One's own is changed by `change_password`: NotPermittedError.
+    """
     policies.check_can_act_for(by, user)
+    if by is not None and by.pk == user.pk:
+        raise NotPermittedError("Your own password is changed by whoever knows your present password.")
+    return _store_password(user, password, by=by)
+
+
+def change_password(
+    user: User,
+    *,
+    old: str,
+    password: str,
+    address: str,
+    keep: AccessToken | None = None,
+    now: datetime | None = None,
+) -> User:
+    """Change one's own password: every sign-in but `keep` ends. Call it outside a transaction, as `sign_in`.
+
+    A wrong `old` counts as a failed sign-in. Raises InvalidInputError (`details["field"]` is "old_password" for a
+    wrong one), ConflictError for a network's user, LimitExceededError while the name or the address is locked out.
+    """
+    _check_local(user)
+    now = now or clock.now()
+    last = lockout.count(username=user.username, address=address, now=now)
+    if not check_password(_typed(old), user.password):
+        with transaction.atomic():
+            record(Verb.SIGN_IN_REFUSED, by=user, target=user.username, at=now, address=address, locked_out=last)
+        raise InvalidInputError("This is not your present password.", field="old_password")
+    with transaction.atomic():
+        lockout.give_back(username=user.username, address=address)
+    with transaction.atomic():
+        return _store_password(user, password, by=user, keep=keep)
+
+
+def _check_local(user: User) -> None:
     if user.is_federated:
         raise ConflictError(f"{user.username} signs in through a network and has no password here.")
+
+
+def _typed(password: str) -> str:
+    """What a person typed, as what can be hashed in bounded time."""
+    return names.encodable(password[: MAX_PASSWORD + 1])
+
+
+def _store_password(user: User, password: str, *, by: User | None, keep: AccessToken | None = None) -> User:
+    _check_local(user)
     _refuse("The password was not changed", _password_problems(password, user))
     user.set_password(password)
     user.save(update_fields=["password"])
-    revoked = revoke_all(user.tokens.filter(kind=AccessToken.Kind.SESSION))
+    sessions = user.tokens.filter(kind=AccessToken.Kind.SESSION)
+    revoked = revoke_all(sessions if keep is None else sessions.exclude(pk=keep.pk))
     record(Verb.PASSWORD_CHANGED, by=by, target=user.username, sessions_revoked=revoked)
     return user
 
@@ -190,8 +237,7 @@ def sign_in(
     last = lockout.count(username=name, address=address, now=now)
     user = User.objects.filter(username=name).first()
     # Hashed whether or not there is an account, and outside any transaction: it takes long.
-    typed = names.encodable(password[: MAX_PASSWORD + 1])
-    right = check_password(typed, user.password if user is not None else NOBODY)
+    right = check_password(_typed(password), user.password if user is not None else NOBODY)
     if user is None or not right or not user.is_active or (needs is not None and not user.has(needs)):
         with transaction.atomic():
             # A name that nobody has may be a password in the wrong field: it is not written down.

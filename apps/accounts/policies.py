@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apps.accounts.capabilities import ACCOUNTS_MANAGE, ADMINISTRATOR
+from apps.accounts.capabilities import ACCOUNTS_MANAGE, ADMINISTRATOR, COMPUTE_USE
 from apps.accounts.models import Role, User
 from gridclient.wire.errors import ConflictError, NotPermittedError
 
@@ -27,6 +27,18 @@ def check_can_act_for(by: User | None, user: User) -> None:
 def can_act_for(by: User | None, user: User) -> bool:
     """Whether `check_can_act_for` passes."""
     return by is None or (by.pk == user.pk and by.is_active) or can_manage_accounts(by)
+
+
+def check_can_name_token(by: User | None, user: User) -> None:
+    """Raises NotPermittedError unless `by` may make a named token, which outlives a sign-in, for `user`.
+
+    An account that only looks (an auditor's) makes none, and a network's user has none: the network could close that
+    account and its access would go on here.
+    """
+    if user.is_federated:
+        raise NotPermittedError(f"{user.username} has no named tokens here: sign in through the network.")
+    if by is not None and not by.has(COMPUTE_USE):
+        raise NotPermittedError("Named tokens are made by accounts that may compute. Sign in instead.")
 
 
 def check_keeps_an_administrator(user: User) -> None:

@@ -17,7 +17,7 @@ from gridclient.wire.errors import InvalidInputError
 
 # How long a token lives when nobody says: a sign-in for a working day, a named token for a quarter.
 LIVES = {AccessToken.Kind.SESSION: timedelta(hours=12), AccessToken.Kind.TOKEN: timedelta(days=90)}
-LONGEST = timedelta(days=366)
+LONGEST = {AccessToken.Kind.SESSION: timedelta(hours=12), AccessToken.Kind.TOKEN: timedelta(days=366)}
 
 
 @transaction.atomic
@@ -32,9 +32,12 @@ def create_token(
 ) -> tuple[AccessToken, str]:
     """Make a token; its text is returned here and never again. `expires` None: 12 hours or 90 days, by kind.
 
-    Raises InvalidInputError for a closed account, an empty name, or an expiry that is past or further than a year.
+    Raises InvalidInputError for a closed account, an empty name, or an expiry that is past or too far away (12 hours,
+    or a year); NotPermittedError for a named token of a network's user, or by an account that only looks.
     """
     policies.check_can_act_for(by, user)
+    if kind == AccessToken.Kind.TOKEN:
+        policies.check_can_name_token(by, user)
     now = now or clock.now()
     expires = expires or now + LIVES[AccessToken.Kind(kind)]
     problems = []
@@ -42,8 +45,8 @@ def create_token(
         problems.append(f"{user.username} is not active.")
     if not names.is_title(name.strip(), 100):
         problems.append("A token needs a name of 1 to 100 printable characters, so that it can be told from others.")
-    if not now < expires <= now + LONGEST:
-        problems.append(f"A token expires in the future, and within {LONGEST.days} days.")
+    if not now < expires <= now + LONGEST[AccessToken.Kind(kind)]:
+        problems.append("A token expires in the future: a sign-in within 12 hours, a named one within 366 days.")
     if problems:
         raise InvalidInputError(f"No token was made: {' '.join(problems)}", problems=problems)
     prefix, text = tokens.fresh()

@@ -12,7 +12,7 @@ from rest_framework.views import APIView
 from apps.accounts.models import Team, User
 from apps.accounts.queries import resolve_users, teams_visible_to
 from apps.api import inputs, outputs
-from apps.api.paging import each, page
+from apps.api.paging import each, flag, page
 from apps.api.views import caller, find
 from apps.datasets.models import Dataset
 from apps.datasets.queries import public_metadata
@@ -32,9 +32,7 @@ class Datasets(APIView):
         if len(terms) > MAX_TERMS:
             raise InvalidInputError(f"A search has at most {MAX_TERMS} terms.", field="q", limit=MAX_TERMS)
         found = search(user, terms) if terms else datasets_visible_to(user)
-        return page(
-            request, found.prefetch_related("versions", "tags"), lambda rows: _all_shown(user, rows)
-        )
+        return page(request, found.prefetch_related("versions", "tags"), lambda rows: _all_shown(user, rows))
 
 
 class OneDataset(APIView):
@@ -53,12 +51,19 @@ class OneDataset(APIView):
 
 
 class Grants(APIView):
-    """GET: those that I may see. POST {to, right, columns, expires, reason} for the owner."""
+    """GET: those that I may see; with ?once=1 also those of approvals, with ?revoked=1 also what was taken back.
+
+    POST {to, right, columns, expires, reason} for the owner.
+    """
 
     def get(self, request: Request, slug: str) -> Response:
         user = caller(request)
         dataset = find(datasets_visible_to(user), slug=slug)
         rows = grants_visible_to(user).filter(dataset=dataset).select_related("dataset", "user", "team", "given_by")
+        if not flag(request, "once"):
+            rows = rows.filter(program_hash="")
+        if not flag(request, "revoked"):
+            rows = rows.filter(revoked_at=None)
         return page(request, rows, each(outputs.grant))
 
     def post(self, request: Request, slug: str) -> Response:

@@ -35,6 +35,7 @@ class UserChange(Body, frozen=True):
     roles: list[str] | UnsetType = UNSET
     active: bool | UnsetType = UNSET
     password: str | UnsetType = UNSET
+    old_password: str | UnsetType = UNSET
 
 
 class NewTeam(Body, frozen=True):

@@ -64,6 +64,7 @@ def grant(row: Grant) -> dict[str, Any]:
         "created": row.created,
         "revoked": row.revoked_at,
         "program_hash": row.program_hash,
+        "request": row.request_id,
     }
 
 

@@ -55,6 +55,14 @@ def size(request: Request) -> int:
     return int(text)
 
 
+def flag(request: Request, name: str) -> bool:
+    """`?name=1` or `?name=0`, which is the default."""
+    text = request.query_params.get(name, "0")
+    if text not in ("0", "1"):
+        raise InvalidInputError(f"{name} is 0 or 1.", field=name)
+    return text == "1"
+
+
 def _cursor(row: Model, by: str) -> str:
     return urlsafe_b64encode(f"{getattr(row, by).isoformat()} {row.pk}".encode()).decode()
 

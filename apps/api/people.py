@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.accounts import actions
+from apps.accounts.models import User
 from apps.accounts.names import normal
 from apps.accounts.policies import check_can_manage_accounts
 from apps.accounts.queries import resolve_users, teams_visible_to, tokens_visible_to, users_visible_to
 from apps.api import inputs, outputs
 from apps.api.paging import each, page
-from apps.api.views import caller, find
+from apps.api.views import caller, find, token_of
+from gridclient.wire.errors import InvalidInputError
 
 
 class Users(APIView):
@@ -29,24 +33,49 @@ class Users(APIView):
 
 
 class OneUser(APIView):
-    """GET; PATCH {roles, active, password}: all of it or nothing."""
+    """GET; PATCH {roles, active, password}: all of it or nothing. One's own password: {password, old_password}."""
 
     def get(self, request: Request, username: str) -> Response:
         return Response(outputs.user(find(users_visible_to(caller(request)), username=normal(username))))
 
-    @transaction.atomic
     def patch(self, request: Request, username: str) -> Response:
         by = caller(request)
         user = find(users_visible_to(by), username=normal(username))
         body = inputs.read(request, inputs.UserChange)
-        inputs.changes(body)
-        if isinstance(body.roles, list):
-            actions.set_roles(user, roles=body.roles, by=by)
-        if isinstance(body.password, str):
-            actions.set_password(user, password=body.password, by=by)
-        if isinstance(body.active, bool):
-            (actions.reactivate if body.active else actions.deactivate)(user, by=by)
+        named = inputs.changes(body)
+        if user.pk == by.pk and named.keys() & {"password", "old_password"}:
+            _change_own_password(request, user, named)
+        elif "old_password" in named:
+            raise InvalidInputError("old_password goes with a new password of one's own.", field="old_password")
+        else:
+            _change(user, body, by=by)
         return Response(outputs.user(find(users_visible_to(by), pk=user.pk)))
+
+
+@transaction.atomic
+def _change(user: User, body: inputs.UserChange, *, by: User) -> None:
+    if isinstance(body.roles, list):
+        actions.set_roles(user, roles=body.roles, by=by)
+    if isinstance(body.password, str):
+        actions.set_password(user, password=body.password, by=by)
+    if isinstance(body.active, bool):
+        (actions.reactivate if body.active else actions.deactivate)(user, by=by)
+
+
+def _change_own_password(request: Request, user: User, named: dict[str, Any]) -> None:
+    """Outside any transaction, in which a failed guess would be forgotten: hence nothing else goes with it."""
+    if named.keys() != {"password", "old_password"}:
+        missing = "old_password" if "password" in named else "password"
+        raise InvalidInputError(
+            "Your own password is changed by itself, with password and old_password (the present one).", field=missing
+        )
+    actions.change_password(
+        user,
+        old=named["old_password"],
+        password=named["password"],
+        address=request.META.get("REMOTE_ADDR", ""),
+        keep=token_of(request),
+    )
 
 
 class Teams(APIView):

@@ -19,7 +19,7 @@ from apps.compute.readers import labels, shapes
 from apps.compute.targets import TARGETS, bind
 from apps.datasets.assets import MOCK, AssetSpec
 from apps.datasets.assets import TABLE as TABLE_KIND
-from gridclient.program.graph import ASSET, CONSTANT, Dtype, Node, Ref
+from gridclient.program.graph import ASSET, CONSTANT, Node, Ref
 from gridclient.wire.errors import InvalidInputError, LimitExceededError, NotFoundError, OperationNotAllowedError
 
 MEMO = 20_000
@@ -37,11 +37,15 @@ class Fact:
 
 
 class Step(NamedTuple):
-    """What a node gives, from its operation and what is known of its operands."""
+    """What a node gives, from its operation and what is known of its operands.
+
+    `shapes_only`: its values follow from its operands' shapes and dtypes, so that these are not computed for it.
+    """
 
     facts: tuple[Fact, ...]
     flops: int
     presence: tuple[int, frozenset[tuple[str, int]]] | None
+    shapes_only: bool = False
 
 
 class _Memo:
@@ -89,29 +93,38 @@ class Judge:
 
     def step(self, node: Node) -> tuple[Step, tuple[int, ...]]:
         """What the node gives, and which nodes it needs. Raises GridError where it may not be there."""
+        if node.op not in TABLE:
+            raise OperationNotAllowedError(
+                f"{node.op[:64]!r} is not among the operations of this node.", operation=node.op[:64]
+            )
+        # Checked before anything walks them.
+        bound = self._input(node) if node.op in (ASSET, CONSTANT) else bind(TARGETS[node.op], node)
         operands: list[int] = []
-        key = self._key(node, operands)
+        key = self._key(node, bound, operands)
         step = self._memo.steps.get(key)
         if step is None:
-            step = self._memo.steps[key] = self._judged(node)
+            step = self._memo.steps[key] = self._judged(node, bound)
             if len(self._memo.steps) > MEMO:
                 self._memo.steps.popitem(last=False)
         else:
             self._memo.steps.move_to_end(key)
         if node.outputs != len(step.facts):
             raise InvalidInputError(f"{node.op} has {len(step.facts)} outputs.", operation=node.op)
-        return step, tuple(set(operands))
+        return step, () if step.shapes_only else tuple(set(operands))
 
-    def _key(self, node: Node, operands: list[int]) -> Any:
-        """What decides about a node's outputs. Facts stand for references; floats count by kind, not by value."""
+    def _key(self, node: Node, bound: dict[str, Any], operands: list[int]) -> Any:
+        """What decides about a node's outputs: its bound arguments, in whichever way they were written.
 
-        def part(value: Any, nested: bool = False) -> Any:
+        Facts stand for references; floats count by kind, not by value.
+        """
+
+        def part(value: Any) -> Any:
             kind = type(value)
             if kind is Ref:
                 fact = self._operand(node, value)
                 operands.append(value.node)
                 return fact
-            if kind is int or value is None or kind is Dtype:
+            if kind is int or value is None:
                 return value
             if kind is bool:
                 return "true" if value else "false"
@@ -120,32 +133,33 @@ class Judge:
                 return "float" if abs(value) <= 65504 else "large float"
             if kind is str:
                 return ("text", value)
-            if kind is list and not nested:
-                return ("list", *(part(item, True) for item in value))
-            raise InvalidInputError(f"{node.op[:64]} has an argument that no operation takes.")
+            return ("list", *map(part, value))
 
-        if node.op not in TABLE:
-            raise OperationNotAllowedError(
-                f"{node.op[:64]!r} is not among the operations of this node.", operation=node.op[:64]
-            )
-        key = (node.op, *(part(value) for value in node.args))
-        if node.kwargs:
-            key = (*key, *((name, part(value)) for name, value in sorted(node.kwargs.items())))
+        key = (node.op, *map(part, bound.values()))
         if node.op == "aten::index_select":
             # Rows chosen alike pair by position: the label names the index by its lineage.
-            key = (*key, tuple(self._hashes[number] for number in operands[1:]))
+            key = (*key, self._lineage(bound["index"]))
         return key
 
-    def _judged(self, node: Node) -> Step:
+    def _lineage(self, ref: Ref) -> str:
+        return f"{self._hashes[ref.node]}.{ref.output}"
+
+    def _input(self, node: Node) -> dict[str, Any]:
+        """The arguments of a node without operands. Raises InvalidInputError, or NotFoundError for an asset."""
+        if node.op == ASSET:
+            spec, part = self.asset(node)
+            return {"dataset": spec.dataset, "version": spec.version, "part": part}
+        match node.args:
+            case [str() as digest] if not node.kwargs:
+                return {"digest": digest}
+        raise InvalidInputError("A constant is named by its digest.")
+
+    def _judged(self, node: Node, bound: dict[str, Any]) -> Step:
         if node.op == ASSET:
             return Step((self._asset_fact(node),), 0, None)
         if node.op == CONSTANT:
-            if len(node.args) != 1 or not isinstance(node.args[0], str) or node.kwargs:
-                raise InvalidInputError("A constant is named by its digest.")
-            header = self._constants.header(node.args[0])
+            header = self._constants.header(bound["digest"])
             return Step((self._admitted(node, self._memo.fact(NOTHING, tuple(header.shape), header.dtype)),), 0, None)
-        target = TARGETS[node.op]
-        bound = bind(target, node)
         operands: list[Operand] = []
         tables: list[AssetSpec] = []
 
@@ -154,8 +168,8 @@ class Judge:
                 fact = self._operand(node, given)
                 if fact.table is not None:
                     tables.append(fact.table)
-                lineage = self._hashes[given.node] if node.op == "aten::index_select" else ""
-                operand = Operand(fact.label, fact.shape, fact.dtype, f"{lineage}.{given.output}")
+                lineage = self._lineage(given) if node.op == "aten::index_select" else ""
+                operand = Operand(fact.label, fact.shape, fact.dtype, lineage)
                 operands.append(operand)
                 return operand
             if isinstance(given, list):
@@ -169,8 +183,10 @@ class Judge:
         judged = labels.judge(call)
         for (shape, dtype), label in zip(outputs, judged.labels, strict=True):
             facts.append(self._admitted(node, self._memo.fact(label, shape, dtype)))
-        cost = TABLE[node.op].cost([operand.shape for operand in operands], [shape for shape, _ in outputs])
-        return Step(tuple(facts), cost, judged.presence)
+        shapes_only = labels.shapes_only(node.op) and judged.presence is None
+        costing = [] if shapes_only else [operand.shape for operand in operands]
+        cost = TABLE[node.op].cost(costing, [shape for shape, _ in outputs])
+        return Step(tuple(facts), cost, judged.presence, shapes_only)
 
     def _admitted(self, node: Node, fact: Fact) -> Fact:
         if fact.nbytes > self._limits.value:
@@ -201,7 +217,7 @@ class Judge:
         known = {column.name: column for column in tables[0].columns}
         names = bound["names"] if isinstance(bound["names"], list) else [bound["names"]]
         missing = [name for name in names if name not in known]
-        if missing or len(set(names)) != len(names) or node.kwargs:
+        if missing or len(set(names)) != len(names):
             raise InvalidInputError(
                 f"Columns are named once each; this table has {', '.join(known)}.", operation=node.op
             )
@@ -212,7 +228,9 @@ class Judge:
     def asset(self, node: Node) -> tuple[AssetSpec, str]:
         """The dataset version and the part that an input names. Raises NotFoundError for one that was not bound."""
         match node.args:
-            case [str() as dataset, int() as version, ("values" | "mock") as part] if not node.kwargs:
+            case [str() as dataset, int() as version, ("values" | "mock") as part] if not (
+                node.kwargs or isinstance(version, bool)
+            ):
                 spec, parts = self._specs.get((dataset, version), (None, frozenset[str]()))
                 if spec is None or part not in parts:
                     raise NotFoundError("There is no such dataset or version.", dataset=dataset[:64], version=version)

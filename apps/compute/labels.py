@@ -53,12 +53,16 @@ class Dependence(NamedTuple):
 
 
 class Columns(msgspec.Struct, frozen=True):
-    """Along `axis`, each slice depends on one of these declared columns, and on nothing else that is private."""
+    """Along `axis`, each slice depends on one of these declared columns, and on nothing else that is private.
+
+    `padded`: except for which rows are records, which may depend on every column. Then a choice narrows nothing.
+    """
 
     dataset: str
     version: int
     names: tuple[str, ...]
     axis: int | None
+    padded: bool = False
 
 
 class Label(msgspec.Struct, frozen=True):
@@ -66,6 +70,7 @@ class Label(msgspec.Struct, frozen=True):
 
     `rows` identifies the sequence of rows: two values pair by position only where it is equal. `mask` names the
     versions whose presence flags say which rows are records; contributions of the others are 0 after every map.
+    A missing value in any column may make a row a null record, so what has a mask always depends on all columns.
     `columns`: where declared columns still lie apart.
     """
 
@@ -130,6 +135,16 @@ def inputs_of(operands: Iterable[Operand]) -> frozenset[Dependence]:
     return frozenset(Dependence(dataset, version, columns) for (dataset, version), columns in merged.items())
 
 
+def narrowed_to(label: Label, version: tuple[str, int], columns: Iterable[str]) -> frozenset[Dependence]:
+    """The label's inputs where only these columns of a version are left; all of them where it has null records."""
+    if version in label.mask:
+        return label.inputs
+    chosen = frozenset(columns)
+    return frozenset(
+        found._replace(columns=chosen) if (found.dataset, found.version) == version else found for found in label.inputs
+    )
+
+
 def tainted(call: Call) -> Label:
     """Depends on all its operands, in a way that no rule names."""
     return Label(TAINTED, inputs_of(call.operands))
@@ -180,5 +195,5 @@ def asset_label(
         ("asset", sequence, rows),
         Source(dataset, version, tuple(columns), axis) if columns else None,
         frozenset([(dataset, version)]) if mask else frozenset(),
-        columns=Columns(dataset, version, tuple(columns), axis) if columns and axis is not None else None,
+        columns=Columns(dataset, version, tuple(columns), axis, mask) if columns and axis is not None else None,
     )

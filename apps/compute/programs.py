@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from apps.compute.constants import Constants
 from apps.compute.judging import Fact, Judge, Step
+from apps.compute.labels import PUBLIC
 from apps.compute.messages import Limits
 from gridclient.program.graph import ASSET, Node, Ref, lineage_hash
 from gridclient.wire.errors import GridError, InternalError, InvalidInputError, LimitExceededError
@@ -24,16 +25,23 @@ class Entry:
 
     `held` has a bit for each output that the client still holds. `waiting` counts the nodes that were appended, but
     neither computed nor given up: they need this one. `settled`: it was computed or given up itself.
+    `operands`: the nodes whose values it needs.
     """
 
-    __slots__ = ("facts", "flops", "held", "nbytes", "node", "operands", "presence", "settled", "waiting")
+    __slots__ = (
+        "facts", "flops", "held", "nbytes", "node", "operands", "presence", "settled", "shapes_only", "waiting",
+    )  # fmt: skip
 
     def __init__(self, node: Node, step: Step, operands: tuple[int, ...]) -> None:
         self.node, self.operands = node, operands
         self.waiting, self.settled = 0, False
-        self.facts, self.flops, self.presence = step
+        self.facts, self.flops, self.presence, self.shapes_only = step
         self.held = (1 << len(step.facts)) - 1
         self.nbytes = sum(fact.nbytes for fact in step.facts)
+
+    def public(self) -> bool:
+        """Whether nothing that it gives depends on private data."""
+        return all(fact.label.kind == PUBLIC for fact in self.facts)
 
 
 class Failure(NamedTuple):
@@ -83,13 +91,17 @@ class Program:
         ):
             self._broken = LimitExceededError(
                 f"A session's program has at most {self.limits.nodes} operations in {self.limits.program} bytes. "
-                "Begin a new session, or define a plan and run it.",
+                "Connect again for a new session, and do it in smaller programs.",
                 limit=self.limits.nodes,
             )
         for node in nodes:
             if self._broken is not None:
                 return
             self._append(node)
+
+    def end(self, error: GridError) -> None:
+        """Take no more nodes: what is not there by now is answered with this error."""
+        self._broken = self._broken or error
 
     def _append(self, node: Node) -> None:
         if not self._last < node.id < MAX_NODE:
@@ -139,12 +151,17 @@ class Program:
         """What is left to compute. `has` says which nodes are there already.
 
         One half of the memory is for what runs, the other for values that are kept. Raises LimitExceededError where
-        that is more than the limits allow; nothing has run then.
+        that is more than the limits allow, and InternalError where a public value would need a private one; nothing
+        has run then.
         """
+        # Whether a public answer comes, and when, would tell of the private values computed for it.
+        public = self.fact(ref).label.kind == PUBLIC
         needed: set[int] = set()
         todo = [ref.node]
         while todo:
             number = todo.pop()
+            if public and not self.entries[number].public():
+                raise InternalError("A public value would be computed from private ones; nothing was computed.")
             if number not in needed and not has(number):
                 needed.add(number)
                 todo.extend(self.entries[number].operands)

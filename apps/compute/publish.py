@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import msgspec
 from django.conf import settings
 from django.db import transaction
 
 from apps.accounts.models import User
-from apps.accounts.queries import resolve_users
+from apps.accounts.queries import resolve_users, user_of_live_token
 from apps.audit.actions import record
 from apps.audit.verbs import Verb
 from apps.compute.messages import Ingest
 from apps.compute.messages import Ingested as IngestedReply
+from apps.compute.release import Caller
 from apps.compute.workers import Worker
 from apps.core.database import in_database
 from apps.core.keys import entity_key
@@ -27,38 +30,57 @@ from apps.datasets.queries import public_metadata
 from apps.permissions.actions import give, own
 from apps.permissions.policies import check_can_grant, check_can_publish
 from apps.permissions.queries import datasets_visible_to
-from gridclient.wire.errors import InternalError, NotFoundError
+from apps.tags.normal import normal
+from gridclient.wire.errors import InternalError, InvalidInputError, NotFoundError
 from gridclient.wire.messages import PublishSpec
 
 
 async def publish(
-    worker: Worker, *, ask: int, user: UUID, spec: PublishSpec, values: Path, mock: Path | None
+    worker: Worker, *, ask: int, caller: Caller, spec: PublishSpec, values: Path, mock: Path | None
 ) -> dict[str, Any]:
     """Publish uploaded values as a new dataset, or as a new version of `spec.replace`. Returns the public metadata.
 
     Nothing is published unless all of it is: unknown users, bad rows and missing rights are found before.
     Raises InvalidInputError with every problem, PublishNotPermittedError, NotFoundError.
     """
-    await in_database(_check, user, spec)
+    problems = await in_database(_problems, caller, spec)
     out = Path(settings.GRID_STORAGE_DIR) / "datasets" / f"incoming-{uuid4().hex}"
     out.mkdir(mode=0o700, parents=True)
     try:
-        reply = await worker.ask(
-            Ingest(ask, spec, str(values), "" if mock is None else str(mock), str(out), entity_key())
-        )
+        question = Ingest(ask, spec, str(values), "" if mock is None else str(mock), str(out), entity_key())
+        try:
+            reply = await worker.ask(question)
+        except InvalidInputError as error:
+            raise _refusal([*problems, *error.details.get("problems", [error.message])]) from None
+        if problems:
+            raise _refusal(problems)
         if not isinstance(reply, IngestedReply):
             raise InternalError("The upload could not be checked.")
-        return await in_database(_commit, user, spec, msgspec.convert(reply.meta, Ingested), out)
+        return await in_database(_commit, caller, spec, msgspec.convert(reply.meta, Ingested), out)
     finally:
         shutil.rmtree(out, ignore_errors=True)
 
 
-def _check(user_id: UUID, spec: PublishSpec) -> None:
-    user = User.objects.get(pk=user_id)
+def _refusal(problems: list[str]) -> InvalidInputError:
+    text = problems[0] if len(problems) == 1 else "\n".join(f"- {problem}" for problem in problems)
+    return InvalidInputError(f"Nothing was published. {text}", problems=problems)
+
+
+def _problems(caller: Caller, spec: PublishSpec) -> list[str]:
+    """What is wrong beside the values, to be told together with what is wrong with them. Missing rights are raised."""
+    user = user_of_live_token(caller.token)
     check_can_publish(user)
-    resolve_users(spec.allowed_users)
     _existing(user, spec.replace)
     _existing(user, spec.entities_of)
+    checks: list[Callable[[], object]] = [lambda: resolve_users(spec.allowed_users)]
+    checks += [partial(normal, tag) for tag in spec.tags]
+    problems: dict[str, None] = {}
+    for check in checks:
+        try:
+            check()
+        except InvalidInputError as error:
+            problems[error.message] = None
+    return list(problems)
 
 
 def _existing(user: User, slug: str | None) -> Dataset | None:
@@ -73,8 +95,8 @@ def _existing(user: User, slug: str | None) -> Dataset | None:
 
 
 @transaction.atomic
-def _commit(user_id: UUID, spec: PublishSpec, ingested: Ingested, out: Path) -> dict[str, Any]:
-    user = User.objects.get(pk=user_id)
+def _commit(caller: Caller, spec: PublishSpec, ingested: Ingested, out: Path) -> dict[str, Any]:
+    user = user_of_live_token(caller.token)
     check_can_publish(user)
     dataset = _existing(user, spec.replace)
     if dataset is not None:
@@ -91,7 +113,6 @@ def _commit(user_id: UUID, spec: PublishSpec, ingested: Ingested, out: Path) -> 
         target=f"dataset:{dataset.pk}@{version.number}",
         name=dataset.name,
         visibility=dataset.visibility,
-        sha256=version.sha256,
         allowed_users=spec.allowed_users,
     )
     for allowed in resolve_users(spec.allowed_users):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -41,10 +42,11 @@ _KEY = object()
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, on which token: both are looked at again at every release."""
+    """Who asks, on which token: both are looked at again whenever something is used, stored or released."""
 
     user: UUID
     token: int
+    expires: datetime
 
 
 @dataclass(frozen=True, slots=True)

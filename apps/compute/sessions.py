@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 
-from apps.accounts.models import User
+from apps.accounts.queries import user_of_live_token
 from apps.compute import release
-from apps.compute.messages import Append, Bind, Export, Exported, Forget, Proposal, Propose, PutConstant
+from apps.compute.messages import Append, Bind, Export, Exported, Forget, Proposal, Propose, PutConstant, Trace, Traced
 from apps.compute.workers import Limits, Worker, Workers
 from apps.core.database import in_database
 from apps.datasets.assets import AssetSpec
@@ -86,7 +86,7 @@ class Session:
         if (dataset, version, part) in self._bound:
             return
         try:
-            spec = await in_database(_usable, self.caller.user, dataset, version, part)
+            spec = await in_database(_usable, self.caller.token, dataset, version, part)
         except GridError as error:
             self._refused[dataset, version] = error
             return
@@ -114,9 +114,23 @@ class Session:
         proposal = await self._propose(value)
         if proposal.label == "public" and self._bound:
             # Nobody decides about a public value, so what it was computed from must still be there for this user.
-            await in_database(_check_bound, self.caller.user, sorted(self._bound))
+            await self._check_sources(value)
         path = self.folder / f"answer-{next(self._numbers)}"
         return await release.pointer(await self.worker(), value, proposal, caller=self.caller, path=path)
+
+    async def _check_sources(self, value: Ref) -> None:
+        """Raise when something that a value was made from was taken from the user since."""
+        gone = await in_database(_gone, self.caller.token, sorted(self._bound))
+        if not gone:
+            return
+        # Tracing walks the whole program: only now that a dataset is gone, which other values need not suffer from.
+        worker = await self.worker()
+        traced = await worker.ask(Trace(next(self._numbers), value))
+        if not isinstance(traced, Traced):
+            raise InternalError("The worker did not say what the value was made from.")
+        for asset in traced.assets:
+            if asset in gone:
+                raise gone[asset]
 
     async def export(self, value: Ref) -> Exportable:
         """The program behind a private value, for a request."""
@@ -154,15 +168,20 @@ def _names(ids: list[str]) -> dict[str, str]:
     return {str(pk): slug for pk, slug in Dataset.objects.filter(pk__in=ids).values_list("pk", "slug")}
 
 
-def _check_bound(user_id: UUID, bound: list[tuple[str, int, str]]) -> None:
-    """Raise NotFoundError or NotPermittedError when a dataset of the session was taken from the user since."""
-    for dataset, version, part in bound:
-        _usable(user_id, dataset, version, part)
+def _gone(token: int, bound: list[tuple[str, int, str]]) -> dict[tuple[str, int, str], GridError]:
+    """Which assets of a session were taken from the user since, with what is said about each."""
+    gone = {}
+    for asset in bound:
+        try:
+            _usable(token, *asset)
+        except GridError as error:
+            gone[asset] = error
+    return gone
 
 
-def _usable(user_id: UUID, dataset_id: str, version: int, part: str) -> AssetSpec:
+def _usable(token: int, dataset_id: str, version: int, part: str) -> AssetSpec:
     """What the worker needs to map a dataset. Raises NotFoundError alike for absent and forbidden."""
-    user = User.objects.get(pk=user_id)
+    user = user_of_live_token(token)
     try:
         key = UUID(dataset_id)
     except ValueError:

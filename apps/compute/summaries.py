@@ -1,4 +1,4 @@
-"""What the words reader needs to know of a program, from the worker: arguments by name, constants summed up."""
+"""What the words reader needs to know of a program, from the worker: arguments by name, public values summed up."""
 
 from __future__ import annotations
 
@@ -6,36 +6,39 @@ from math import prod
 from typing import Any
 
 import msgspec
-import torch
 
 from apps.compute.chosen import CHOICES, Chosen, axis_of, chosen, positions
-from apps.compute.labels import PUBLIC, ROWS, Label
+from apps.compute.judging import Fact
+from apps.compute.labels import PUBLIC, ROWS, TAINTED, Label
 from apps.compute.operations import TABLE
 from apps.compute.programs import Entry, Program
-from apps.compute.readers.outcome import Outcome, Read, columns_text, rows_text
-from apps.compute.readers.words import Step, Summary, step_text
+from apps.compute.readers.outcome import Outcome, Read, columns_text, numbers, rows_text
+from apps.compute.readers.steps import Step, Summary, places
+from apps.compute.readers.torch import TorchReader
 from apps.compute.targets import TARGETS, bind
+from apps.compute.weights import Weights, is_public, weights
 from apps.datasets.assets import MOCK, VALUES, AssetSpec
-from gridclient.program.graph import ASSET, CONSTANT, Node, Ref, refs
+from gridclient.program.graph import ASSET, CONSTANT, Dtype, Node, Ref, refs
 from gridclient.program.graph import Program as Graph
 
-FEW = 8
 MANY = 20
 """More numbers than this for each row are worth a look."""
 HUGE = 1e6
 SCALARS = ("self", "other", "mat1", "mat2", "vec", "tensor", "exponent", "alpha", "beta", "min", "max", "fill_value")
 
 
-def steps(program: Program, graph: Graph, names: dict[str, str]) -> tuple[list[Step], Outcome]:
+def steps(program: Program, reader: TorchReader, graph: Graph, names: dict[str, str]) -> tuple[list[Step], Outcome]:
     """The steps of a program cut to one value, numbered from 0, and what comes out. `names`: of the datasets."""
     ids = {node.id: number for number, node in enumerate(graph.nodes)}
     (result,) = graph.results
     found: list[Step] = []
     known: dict[int, Chosen] = {}
+    met = weights(program, reader, graph)
+    picks = _picks(program, graph, met)
     for node in graph.nodes:
         entry = program.entries[node.id]
-        known[node.id] = chosen(program, entry, known, _index(node, ids, found))
-        found.append(_step(program, entry, ids, names, found))
+        known[node.id] = chosen(program, entry, known, _index(node, met))
+        found.append(_step(program, entry, ids, names, met, picks))
     outcome = _outcome(program, result, ids[result.node], known[result.node], names)
     much = _much(outcome)
     if much:
@@ -47,14 +50,17 @@ def steps(program: Program, graph: Graph, names: dict[str, str]) -> tuple[list[S
 
 def _outcome(program: Program, result: Ref, step: int, shown: Chosen, names: dict[str, str]) -> Outcome:
     fact = program.fact(result)
+    answer = fact.label.closed
     reads = []
     for entry in fact.label.messages():
         spec = program.judge.spec(entry.dataset, entry.version)
         declared = [column.name for column in spec.columns]
-        columns = None if entry.columns is None else tuple(name for name in declared if name in entry.columns)
+        # Null records depend on every column, but a mean over the others is one of these.
+        named = entry.columns if answer is None else answer.columns
+        columns = None if named is None else tuple(name for name in declared if name in named)
         rows = shown.rows.get((entry.dataset, entry.version))
         reads.append(Read(_called(spec, names), columns, rows, spec.shape[0], spec.presence))
-    closed = fact.label.closed.kind if fact.label.closed else ""
+    closed = answer.kind if answer is not None else ""
     return Outcome(step, fact.shape, fact.table is not None, fact.label.kind, closed, tuple(reads), shown.exact)
 
 
@@ -76,57 +82,42 @@ def _called(spec: AssetSpec, names: dict[str, str], part: str = VALUES) -> str:
     return f"{names.get(spec.dataset, spec.dataset)} (version {spec.version}{', mock data' if part == MOCK else ''})"
 
 
-def _index(node: Node, ids: dict[int, int], before: list[Step]) -> tuple[int, ...]:
-    """The positions that a choice by a small constant index names."""
+def _index(node: Node, met: Weights) -> tuple[int, ...]:
+    """The positions that a choice by a small public index names."""
     if node.op != "aten::index_select":
         return ()
     index = bind(TARGETS[node.op], node)["index"]
-    summary = before[ids[index.node]].constant if isinstance(index, Ref) else None
+    summary = met.get(index) if isinstance(index, Ref) else None
     return tuple(map(int, summary.values)) if summary is not None else ()
 
 
-def summarise(value: torch.Tensor) -> Summary:
-    """Shape, number of non-zeros, spread, and where the few non-zeros lie."""
-    dtype = str(value.dtype).removeprefix("torch.")
-    wide = value.to(torch.int64 if not value.dtype.is_floating_point else torch.float64)
-    finite = wide[torch.isfinite(wide)] if wide.is_floating_point() else wide.reshape(-1)
-    nonzero = int((value != 0).sum())
-    few = 0 < nonzero <= FEW and nonzero < value.numel()
-    return Summary(
-        dtype,
-        tuple(value.shape),
-        nonzero,
-        float(finite.min()) if finite.numel() else None,
-        float(finite.max()) if finite.numel() else None,
-        value.numel() - finite.numel(),
-        tuple(tuple(position) for position in (value != 0).nonzero().tolist()) if few else (),
-        tuple(float(number) for number in wide.reshape(-1).tolist()) if value.numel() <= FEW else (),
-        _unlike_the_others(wide.to(torch.float64)),
-    )
+def _picks(program: Program, graph: Graph, met: Weights) -> dict[int, Summary]:
+    """By public node, the first constant behind it that picks few positions, whatever was computed from it since."""
+    found: dict[int, Summary] = {}
+    for node in graph.nodes:
+        if not is_public(program, Ref(node.id)):
+            continue
+        own = met.get(Ref(node.id)) if node.op == CONSTANT else None
+        if own is not None and own.singles_out():
+            found[node.id] = own
+        below = next((found[ref.node] for ref in refs(node) if ref.node in found), None)
+        if below is not None:
+            found[node.id] = below
+    return found
 
 
-def _unlike_the_others(value: torch.Tensor) -> tuple[tuple[int, ...], ...]:
-    """Positions of a few elements that differ from all others, whatever these are: 1 among 1e-12, 0 among ones."""
-    if value.numel() < 3:
-        return ()
-    distance = (torch.nan_to_num(value) - torch.nan_to_num(value).median()).abs()
-    apart = distance > distance.max() / 1000
-    count = int(apart.sum())
-    if not 0 < count <= FEW or 2 * count >= value.numel():
-        return ()
-    return tuple(tuple(position) for position in apart.nonzero().tolist())
-
-
-def _step(program: Program, entry: Entry, ids: dict[int, int], names: dict[str, str], before: list[Step]) -> Step:
+def _step(
+    program: Program, entry: Entry, ids: dict[int, int], names: dict[str, str], met: Weights, picks: dict[int, Summary]
+) -> Step:
     node = entry.node
     fact = entry.facts[0]
-    common = (ids[node.id], node.op)
+    public = all(is_public(program, ref) for ref in refs(node)) and fact.label.kind == PUBLIC
+    common = (ids[node.id], node.op, program.hashes[node.id], public)
     if node.op == ASSET:
         spec, part = program.judge.asset(node)
-        return Step(*common, {}, fact.shape, fact.dtype, fact.label.kind, name=_called(spec, names, part))
+        return Step(*common, {}, fact.shape, fact.dtype, name=_called(spec, names, part))
     if node.op == CONSTANT:
-        summary = summarise(program.constants.tensor(node.args[0]))
-        return Step(*common, {}, fact.shape, fact.dtype, PUBLIC, constant=summary)
+        return Step(*common, {}, fact.shape, fact.dtype, constant=met[Ref(node.id)])
     bound = bind(TARGETS[node.op], node)
     args = {name: _numbered(value, ids) for name, value in bound.items()}
     value = bound.get("self")
@@ -141,15 +132,30 @@ def _step(program: Program, entry: Entry, ids: dict[int, int], names: dict[str, 
                 args[name] = [axis_of(shape, d) for d in dims] if isinstance(dims, list) else axis_of(shape, dims)
         if node.op == "aten::unsqueeze":
             args["dim"] = bound["dim"] % (len(shape) + 1)
+    if isinstance(bound.get("dtype"), str):
+        args["dtype"] = Dtype(bound["dtype"])
+    look = _look(program, node, bound, met, picks)
     part = _part(program, node, bound)
-    step = Step(*common, args, fact.shape, fact.dtype, fact.label.kind, part=part, rows=rows, columns=columns)
-    return msgspec.structs.replace(step, look=_look(program, node, bound, step, ids, before))
+    comes_to = _comes_to(entry, met)
+    return Step(*common, args, fact.shape, fact.dtype, look, part=part, rows=rows, columns=columns, comes_to=comes_to)
+
+
+def _comes_to(entry: Entry, met: Weights) -> str:
+    """What the value of a public operand is; "" for values that nothing private meets."""
+    texts = []
+    for output in range(len(entry.facts)):
+        ref = Ref(entry.node.id, output)
+        if ref in met:
+            summary = met[ref]
+            texts.append("not looked into" if summary is None else summary.content())
+    return "; and ".join(texts)
 
 
 def _part(program: Program, node: Node, bound: dict[str, Any]) -> str:
     """What a step chooses, by name; "" where it chooses nothing that has one."""
     if node.op in ("grid::column", "grid::columns"):
-        return columns_text(bound["names"] if isinstance(bound["names"], list) else [bound["names"]])
+        chosen_names = bound["names"] if isinstance(bound["names"], list) else [bound["names"]]
+        return columns_text(chosen_names, most=len(chosen_names))
     if node.op not in ("aten::select.int", "aten::slice.Tensor") or not isinstance(bound["self"], Ref):
         return ""
     value = program.fact(bound["self"])
@@ -163,37 +169,57 @@ def _part(program: Program, node: Node, bound: dict[str, Any]) -> str:
             return "all"
     columns = value.label.columns
     if columns is not None and columns.axis == axis:
-        return columns_text([columns.names[place] for place in places])
+        return columns_text([columns.names[place] for place in places], most=len(places))
     if value.label.kind == ROWS and axis == value.label.axis:
         return f"row at position {places[0]}" if len(places) == 1 else rows_text(places)
     return ""
 
 
-def _look(
-    program: Program, node: Node, bound: dict[str, Any], step: Step, ids: dict[int, int], before: list[Step]
-) -> str:
+def _look(program: Program, node: Node, bound: dict[str, Any], met: Weights, picks: dict[int, Summary]) -> str:
     """Why a reviewer should look at this step first; "" where nothing singles out rows."""
-    private = [ref for ref in refs(node) if program.fact(ref).label.kind != PUBLIC]
+    private = [program.fact(ref) for ref in refs(node) if not is_public(program, ref)]
     if not private:
         return ""
     value = bound.get("self")
     if node.op in CHOICES and isinstance(value, Ref):
-        fact = program.fact(value)
-        whole = node.op == "aten::slice.Tensor" and fact.shape == program.entries[node.id].facts[0].shape
+        fact, shape = program.fact(value), program.entries[node.id].facts[0].shape
+        whole = node.op == "aten::slice.Tensor" and fact.shape == shape
         along = axis_of(fact.shape, bound["dim"])
         if fact.label.kind == ROWS and along == fact.label.axis and not whole:
-            one = node.op == "aten::select.int" or step.shape[along : along + 1] == (1,)
-            return f"{'one row' if one else 'rows'} chosen: {step_text(step)}{_origin(node, bound, fact.label)}"
+            one = node.op == "aten::select.int" or shape[along : along + 1] == (1,)
+            return f"{'one row' if one else 'rows'} chosen{_origin(node, bound, fact.label)}"
         if fact.label.kind not in (PUBLIC, ROWS) and not whole and not _by_column(fact.label, along):
-            return f"rows may be chosen: {step_text(step)}"
-    for ref in refs(node):
-        summary = _picking(before, ids[ref.node])
-        if summary is not None:
-            return f"constant that picks few positions: {summary.text()}, used in {step_text(step)}"
-    if any(_huge(bound.get(name), before, ids) for name in SCALARS):
-        return f"a huge number, with which one answer can carry many: {step_text(step)}"
+            return "rows may be chosen"
+    reasons = [_weight(program, ref, private, met, picks) for ref in refs(node) if is_public(program, ref)]
+    weight = next(filter(None, reasons), "")
+    if weight:
+        return weight
+    if any(_huge(bound.get(name), met) for name in SCALARS):
+        return "a huge number, with which one answer can carry many"
     if TABLE[node.op].chooses and node.op not in CHOICES:
-        return f"a condition or an order among private values, which can filter rows: {step_text(step)}"
+        return "a condition or an order among private values, which can filter rows"
+    return ""
+
+
+def _weight(program: Program, ref: Ref, private: list[Fact], met: Weights, picks: dict[int, Summary]) -> str:
+    """Why a public operand can single out rows of private ones; "" where it can't."""
+    summary = met.get(ref)
+    what = "constant" if program.entries[ref.node].node.op == CONSTANT else "computed value"
+    if summary is not None and summary.singles_out():
+        return f"a weight that picks few positions, {summary.text(what)}"
+    if ref.node in picks:
+        return f"a weight that picks few positions, computed from {picks[ref.node].text('a constant')}"
+    if summary is None:
+        return f"a public weight of {numbers(program.fact(ref).shape)} that was not looked into"
+    extents = {fact.shape[fact.label.axis] for fact in private if fact.label.kind == ROWS}
+    free = any(fact.label.kind == TAINTED for fact in private)
+    over = [axis for axis, extent in enumerate(summary.shape) if free or extent in extents]
+    if over and summary.beside:
+        where = places(summary.beside)
+        return f"a weight that differs from another one only at position {where}, {summary.text(what)}"
+    uneven = next((axis for axis in over if axis < len(summary.uneven) and summary.uneven[axis]), None)
+    if uneven is not None:
+        return f"a weight that leaves out positions of axis {uneven}, or outdoes the others, {summary.text(what)}"
     return ""
 
 
@@ -209,30 +235,14 @@ def _by_column(label: Label, axis: int) -> bool:
     return label.columns is not None and label.columns.axis == axis
 
 
-def _huge(value: Any, before: list[Step], ids: dict[int, int]) -> bool:
-    """Whether a number, or a constant, is of a size that no harmless arithmetic needs."""
+def _huge(value: Any, met: Weights) -> bool:
+    """Whether a number, or a public value, is of a size that no harmless arithmetic needs."""
     if isinstance(value, Ref):
-        summary = before[ids[value.node]].constant
+        summary = met.get(value)
         if summary is None or summary.low is None or summary.high is None:
             return False
         return max(abs(summary.low), abs(summary.high)) >= HUGE
     return isinstance(value, int | float) and abs(value) >= HUGE
-
-
-def _picking(before: list[Step], number: int) -> Summary | None:
-    """The constant behind a public value that picks few positions, whatever was computed from it since."""
-    todo, seen = [number], set[int]()
-    while todo:
-        at = todo.pop()
-        step = before[at]
-        if at in seen or step.label != PUBLIC:
-            continue
-        seen.add(at)
-        if step.constant is not None and step.constant.singles_out():
-            return step.constant
-        for value in step.args.values():
-            todo += [ref.node for ref in (value if isinstance(value, list) else [value]) if isinstance(ref, Ref)]
-    return None
 
 
 def _numbered(value: Any, ids: dict[int, int]) -> Any:

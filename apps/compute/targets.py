@@ -17,7 +17,7 @@ from gridclient.wire.tensors import ITEM_SIZES, MAX_EXTENT
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ITEM_SIZES}
 MAX_LIST = 64
-MAX_TENSORS = 4096
+MAX_TENSORS = MAX_NAMES = 4096
 SIZES = frozenset({"size"})
 """Arguments that are shapes: held to what a shape may be."""
 
@@ -146,7 +146,8 @@ TARGETS: dict[str, Target] = {name: _target(name) for name in TABLE if name.star
 def bind(target: Target, node: Node) -> dict[str, Any]:
     """The node's arguments by the schema's names, defaults filled in, every type and length checked.
 
-    References stay `Ref`; a dtype becomes its name. Raises InvalidInputError.
+    References stay `Ref`; a dtype becomes its name. Raises InvalidInputError. Nothing deeper than a list of scalars
+    or references passes, so that what is bound may be walked.
     """
     positional = [parameter for parameter in target.parameters if not parameter.keyword]
     if len(node.args) > len(positional):
@@ -165,6 +166,24 @@ def bind(target: Target, node: Node) -> dict[str, Any]:
         else:
             bound[parameter.name] = parameter.default
     return bound
+
+
+def called(target: Target, bound: dict[str, Any], value: Callable[[Any], Any]) -> list[torch.Tensor]:
+    """The outputs for bound arguments. `value` gives the tensor in place of a reference, and everything else as it is.
+
+    The one way to call a target, however the arguments were written: what is judged is what runs.
+    """
+
+    def given(parameter: Parameter) -> Any:
+        found = bound[parameter.name]
+        if parameter.type == "ScalarType":
+            return DTYPES.get(found)
+        return [value(item) for item in found] if isinstance(found, list) else value(found)
+
+    args = [given(parameter) for parameter in target.parameters if not parameter.keyword]
+    kwargs = {parameter.name: given(parameter) for parameter in target.parameters if parameter.keyword}
+    made = target.call(*args, **kwargs)
+    return list(made) if isinstance(made, (tuple, list)) else [made]
 
 
 def _wrong(target: Target, what: str) -> InvalidInputError:
@@ -218,7 +237,9 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     # All our values are; what else there is would only change how they lie in memory.
     "MemoryFormat": lambda value: value == "contiguous_format",
     "str": lambda value: isinstance(value, str),
-    "List[str]": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+    "List[str]": lambda value: (
+        isinstance(value, list) and len(value) <= MAX_NAMES and all(isinstance(item, str) for item in value)
+    ),
 }
 _WORDS = {
     "Tensor": "a value",
@@ -231,5 +252,5 @@ _WORDS = {
     "List[int] or int": f"a list of at most {MAX_LIST} integers",
     "ScalarType": f"a dtype among {', '.join(DTYPES)}",
     "str": "a text",
-    "List[str]": "a list of texts",
+    "List[str]": f"a list of at most {MAX_NAMES} texts",
 }

@@ -32,6 +32,7 @@ from apps.compute.targets import TARGETS
 from apps.datasets.assets import TABLE, TENSOR
 from apps.datasets.ingest import IngestLimits, ingest
 from gridclient.program.graph import (
+    ASSET,
     CONSTANT,
     Node,
     Ref,
@@ -59,6 +60,7 @@ class Session:
             messages.Propose: self.propose,
             messages.Evaluate: self.evaluate,
             messages.Export: self.export,
+            messages.Trace: self.trace,
             messages.Load: self.load,
             messages.Ingest: self.ingest,
         }
@@ -142,14 +144,21 @@ class Session:
                 f"The constants of this program take {nbytes} bytes; a request takes at most {self.limits.constants}.",
                 limit=self.limits.constants,
             )
+        text = words.describe(*steps(self.program, self.reader, found, question.names))
         if constants:
             save_file({digest: value.contiguous() for digest, value in constants.items()}, question.path)
             os.chmod(question.path, 0o600)
         result = Ref(ids[question.value.node], question.value.output)
-        text = words.describe(*steps(self.program, found, question.names))
         return messages.Exported(
             question.ask, encode_program(Graph(nodes, [result])), text, question.path if constants else ""
         )
+
+    def trace(self, question: messages.Trace) -> messages.Traced:
+        """The assets among all that a value was computed from."""
+        self.program.fact(question.value)
+        found = cut({number: entry.node for number, entry in self.program.entries.items()}, [question.value])
+        named = [node.args for node in found.nodes if node.op == ASSET]
+        return messages.Traced(question.ask, [(dataset, version, part) for dataset, version, part in named])
 
     def load(self, question: messages.Load) -> messages.Loaded:
         """Take an exported program into this session, which must be empty."""
@@ -240,7 +249,13 @@ def serve(connection: socket.socket, limits: Limits) -> None:
         body = _exactly(connection, size)
         if body is None:
             return
-        reply = session.handle(messages.decode_order(body), size)
+        try:
+            order = messages.decode_order(body)
+        except (msgspec.MsgspecError, RecursionError, GridError):
+            # Only programs are free in form; a question that cannot be read is left to its deadline.
+            session.program.end(InvalidInputError("A part of this program cannot be read: it is nested too deep."))
+            continue
+        reply = session.handle(order, size)
         if reply is not None:
             connection.sendall(messages.encode(reply))
 

@@ -58,7 +58,7 @@ class Describe(Act):
 @admin.register(Dataset)
 class DatasetAdmin(GridAdmin):
     plural = "Datasets"
-    empty = "Data owners publish with the client: grid.publish(...). What you may see of it then appears here."
+    empty = "Data owners publish with the client: grid.private_tensor(...).send(node). What you may see then appears here."
     role = "node"
     acts = (Describe,)
     page_template = "console/dataset.html"

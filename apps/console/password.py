@@ -57,12 +57,11 @@ class ChangePassword(TwicePassword):
     def allowed(cls, user: User, obj: Any) -> bool:
         return not user.is_federated
 
-    def clean_old(self) -> str:
-        old: str = self.cleaned_data["old"]
-        if not self.user.check_password(old):
-            raise forms.ValidationError("This is not your present password.")
-        return old
+    def __init__(self, *args: Any, address: str, **kwargs: Any) -> None:
+        self.address = address
+        super().__init__(*args, **kwargs)
 
     def run(self) -> str:
-        verbs.set_password(self.user, password=self.cleaned_data["password"], by=self.user)
+        words = self.cleaned_data
+        verbs.change_password(self.user, old=words["old"], password=words["password"], address=self.address)
         return "The new password holds. Every other sign-in of this account has ended."

@@ -53,14 +53,16 @@ class ConsoleSite(UnfoldAdminSite):
         user = person(request)
         if not ChangePassword.allowed(user, user):
             raise PermissionDenied
-        form: Act = ChangePassword(request.POST or None, user=user, obj=user)
+        form: Act = ChangePassword(
+            request.POST or None, user=user, obj=user, address=request.META.get("REMOTE_ADDR", "")
+        )
         if request.method == "POST" and form.is_valid():
             try:
                 messages.success(request, form.run())
                 update_session_auth_hash(request, user)
                 return redirect("admin:index")
             except GridError as error:
-                form.add_error(None, error.message)
+                form.add_error("old" if error.details.get("field") == "old_password" else None, error.message)
         context = {
             **self.each_context(request),
             "act": form,

@@ -41,7 +41,7 @@ class NewToken(Act):
 
     @classmethod
     def allowed(cls, user: User, obj: Any) -> bool:
-        return user.has("compute.use")
+        return user.has("compute.use") and not user.is_federated
 
     def run(self) -> tuple[AccessToken, str]:
         day = self.cleaned_data["expires"]

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
+from django.db.models import Sum
 
 from apps.accounts.models import User
 from apps.audit.actions import record
@@ -18,8 +20,8 @@ from apps.audit.verbs import Verb
 from apps.core import clock
 from apps.core.wake import wake
 from apps.datarequests import policies
-from apps.datarequests.files import place
-from apps.datarequests.models import DataRequest, RequestInput
+from apps.datarequests.files import CONSTANTS, place, remove_constants
+from apps.datarequests.models import MAX_FAILURES, DataRequest, RequestInput
 from apps.datarequests.texts import checked_reason
 from apps.datarequests.transitions import State, move
 from apps.datasets.models import Dataset
@@ -31,6 +33,8 @@ from gridclient.wire.messages import TensorHeader
 
 MAX_OPEN = 100
 """Most requests of one person that wait for a decision."""
+MAX_CONSTANTS = 64 * 2**20
+"""Most bytes of one request's constants, as a file: names and shapes of a million small ones weigh more than they."""
 
 
 class Input(Protocol):
@@ -63,7 +67,8 @@ def submit(
 ) -> DataRequest:
     """Put a program into the queue. `constants_file` (safetensors, or None) is moved into the request's folder.
 
-    Raises InvalidInputError, NotFoundError, NotPermittedError, LimitExceededError (too many that are undecided).
+    Raises InvalidInputError, NotFoundError, NotPermittedError, LimitExceededError (too many that are undecided, or
+    too many bytes).
     """
     now = now or clock.now()
     reason = checked_reason(reason)
@@ -74,11 +79,14 @@ def submit(
         raise LimitExceededError(
             f"You have {MAX_OPEN} requests that nobody has decided on yet; withdraw one first.", limit=MAX_OPEN
         )
+    held_bytes = len(program) + _nbytes(constants_file)
+    _check_share(requester, held_bytes)
     request = DataRequest.objects.create(
         requester=requester,
         reason=reason,
         program_hash=program_hash,
         program=program,
+        held_bytes=held_bytes,
         words=words,
         kind=kind,
         dtype=dtype,
@@ -92,7 +100,7 @@ def submit(
     record(Verb.REQUEST_SUBMITTED, by=by, target=_target(request), **_facts(request), reason=reason)
     if constants_file is not None:
         try:
-            place(constants_file, request.folder / "constants.safetensors")
+            place(constants_file, request.folder / CONSTANTS)
         except BaseException:
             shutil.rmtree(request.folder, ignore_errors=True)
             raise
@@ -131,6 +139,7 @@ def deny(
     request = _locked(request.pk)
     policies.check_can_decide(by, request, seen=seen)
     move(request, State.DENIED, now=now, decided_by=by, decided_at=now, decision_reason=reason)
+    _let_go(request)
     record(Verb.REQUEST_DENIED, by=by, target=_target(request), program=request.program_hash, reason=reason)
     return request
 
@@ -141,6 +150,7 @@ def withdraw(request: DataRequest, *, by: User, now: datetime | None = None) -> 
     request = _locked(request.pk)
     policies.check_can_withdraw(by, request)
     move(request, State.WITHDRAWN, now=now or clock.now())
+    _let_go(request)
     record(Verb.REQUEST_WITHDRAWN, by=by, target=_target(request), program=request.program_hash)
     return request
 
@@ -160,6 +170,7 @@ def store_answer(
     request.answer_header = {"dtype": header.dtype, "shape": list(header.shape), "nbytes": header.nbytes}
     request.failure = ""
     request.save(update_fields=["answered_at", "answer_kind", "answer_header", "failure"])
+    _let_go(request)
     record(
         Verb.REQUEST_ANSWERED,
         by=None,
@@ -179,6 +190,8 @@ def mark_failed(request: DataRequest, text: str) -> None:
         request.failure = text
         request.failures += 1
         request.save(update_fields=["failure", "failures"])
+        if request.failures >= MAX_FAILURES:
+            _let_go(request)
 
 
 @transaction.atomic
@@ -206,6 +219,37 @@ def _inputs(user: User, inputs: Iterable[Input]) -> dict[tuple[Dataset, int], li
     if not found:
         raise InvalidInputError("This value depends on no private data: take it with .get().")
     return found
+
+
+def _nbytes(constants_file: Path | None) -> int:
+    """Size of the constants. Raises LimitExceededError."""
+    nbytes = constants_file.stat().st_size if constants_file is not None and constants_file.exists() else 0
+    if nbytes > MAX_CONSTANTS:
+        raise LimitExceededError(
+            f"The constants of this program take {nbytes} bytes; a request takes at most {MAX_CONSTANTS}.",
+            limit=MAX_CONSTANTS,
+        )
+    return nbytes
+
+
+def _check_share(requester: User, more: int) -> None:
+    """Raise LimitExceededError where the requester's open requests would hold too many bytes. The user is locked."""
+    held = DataRequest.objects.filter(requester=requester).aggregate(total=Sum("held_bytes"))["total"] or 0
+    limit = settings.GRID_MAX_REQUEST_BYTES
+    if held + more > limit:
+        raise LimitExceededError(
+            f"Your open requests hold {held} bytes of programs and constants, and this one {more} more; together they"
+            f" may hold {limit}. Wait for a decision, or withdraw one.",
+            limit=limit,
+        )
+
+
+def _let_go(request: DataRequest) -> None:
+    """This request will not run again: its constants go once that is committed. Program, hash and words stay."""
+    request.held_bytes = 0
+    request.save(update_fields=["held_bytes"])
+    folder = request.folder
+    transaction.on_commit(lambda: remove_constants(folder))
 
 
 def _locked(key: UUID) -> DataRequest:

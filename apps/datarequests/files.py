@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
+
+CONSTANTS = "constants.safetensors"
 
 
 def place(source: Path, target: Path) -> None:
@@ -17,6 +20,13 @@ def place(source: Path, target: Path) -> None:
     os.replace(aside, target)
     _sync(target.parent)
     _sync(target.parent.parent)
+
+
+def remove_constants(folder: Path) -> None:
+    """Remove a request's constants, and its folder when nothing else is in it. Not being there is fine."""
+    (folder / CONSTANTS).unlink(missing_ok=True)
+    with suppress(OSError):  # absent, or an answer is in it
+        folder.rmdir()
 
 
 def _sync(path: Path) -> None:

@@ -1,7 +1,8 @@
 """A request for one exact value: the program behind it, why it is asked for, the decision, and the stored answer.
 
 The program and its constants are kept whole, so that it runs again at approval without the client or its session.
-Files live in `GRID_STORAGE_DIR/requests/<id>/`: `constants.safetensors` (public inputs) and `answer`.
+Files live in `GRID_STORAGE_DIR/requests/<id>/`: `constants.safetensors` (public inputs; until it is answered or will
+never be) and `answer`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from django.db import models
 from django.db.models import Q
 
 from apps.core.clock import now
+from apps.datarequests.files import CONSTANTS
 from apps.datarequests.transitions import State
 
 REASON_LIMIT = 2_000
 MAX_FAILURES = 2
 """An approved program runs once when it was approved and, if that failed, once more at a later start."""
+
+MAY_RUN = Q(state=State.SUBMITTED) | Q(state=State.APPROVED, answered_at=None, failures__lt=MAX_FAILURES)
 
 _OPEN = Q(decided_by=None, decided_at=None, decision_reason="")
 _DECIDED = Q(decided_by__isnull=False, decided_at__isnull=False) & ~Q(decision_reason="")
@@ -35,6 +39,8 @@ class DataRequest(models.Model):
     reason = models.TextField(max_length=REASON_LIMIT)
     program_hash = models.CharField(max_length=64)
     program = models.BinaryField()
+    # Of the program and its constants, as long as it may still run; the requester's share of the disk is counted in it.
+    held_bytes = models.PositiveBigIntegerField(default=0, editable=False)
     words = models.TextField("program in words")
     kind = models.CharField(max_length=8, choices=[("tensor", "tensor"), ("table", "table")])
     dtype = models.CharField(max_length=16, blank=True)
@@ -94,7 +100,7 @@ class DataRequest(models.Model):
     @property
     def constants_file(self) -> Path | None:
         """The program's constants, or None when it has none."""
-        file = self.folder / "constants.safetensors"
+        file = self.folder / CONSTANTS
         return file if file.exists() else None
 
     @property

@@ -35,8 +35,16 @@ def create_dataset(*, spec: PublishSpec, ingested: Ingested, folder: Path) -> Da
     Raises InvalidInputError where `spec.entities_of` names no dataset with as many rows.
     """
     revision = _next_revision()  # first of all: its lock also keeps two publications from taking one slug
-    dataset = Dataset(visibility=_visibility(spec.visibility), accounts_may_compute=spec.accounts_may_compute)
-    dataset.name, dataset.slug = free_slug(name=spec.name, description=spec.description, tags=spec.tags)
+    dataset = Dataset(
+        visibility=_visibility(spec.visibility or Visibility.LISTED),
+        accounts_may_compute=spec.accounts_may_compute is not False,
+    )
+    dataset.name, dataset.slug = free_slug(
+        name=spec.name,
+        description=spec.description,
+        tags=spec.tags,
+        hidden=dataset.visibility == Visibility.GRANTED,
+    )
     dataset.description = _description(spec.description)
     dataset.save(force_insert=True)
     _tag(dataset, spec.tags)
@@ -57,10 +65,16 @@ def create_version(dataset: Dataset, *, spec: PublishSpec, ingested: Ingested, f
     if last.kind != ingested.kind:
         raise ConflictError(f"A new version of {dataset.slug} is a {last.kind}, as the ones before.")
     version = _add_version(dataset, last.number + 1, spec.entities_of, ingested, folder)
+    if spec.name.strip():
+        dataset.name = _name(spec.name)
     if spec.description:
         dataset.description = _description(spec.description)
     if spec.tags:
         _tag(dataset, spec.tags)
+    if spec.visibility is not None:
+        dataset.visibility = _visibility(spec.visibility)
+    if spec.accounts_may_compute is not None:
+        dataset.accounts_may_compute = spec.accounts_may_compute
     _changed(dataset, revision)
     return version
 

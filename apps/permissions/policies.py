@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from uuid import UUID
 
 from django.conf import settings
@@ -228,7 +229,8 @@ class _Matter:
         # Without a grant nothing is said about the dataset, not even that it is there.
         version = self.versions.get((closed.dataset, closed.version))
         names = [] if version is None or closed.kind == "count" else closed.columns or _names(version)
-        grant = None if version is None else self._grant(version, {Right.AGGREGATE, Right.READ}, names)
+        # With null records an answer depends on more columns than it sums.
+        grant = None if version is None else self._grant(version, {Right.AGGREGATE, Right.READ}, self._inputs(names))
         if version is None or grant is None:
             return f"Ask the owner for an 'aggregate' grant, which answers {CLOSED_SET}, this one too if checks allow."
         if closed.kind != "count" and (not names or not set(names) <= _bounded(version)):
@@ -239,6 +241,12 @@ class _Matter:
                 return f"Your 'aggregate' grant does not answer here: fewer than {k} people stand behind it."
             return f"Your 'aggregate' grant answers where at least {k} people stand behind it; not automatically here."
         return Decision("aggregate", grant)
+
+    def _inputs(self, names: list[str]) -> list[str] | None:
+        """These columns and those that the ask's inputs name; None: all there are."""
+        given = [entry.columns for entry in self.ask.inputs]
+        known = [columns for columns in given if columns is not None]
+        return sorted({*names, *chain(*known)}) if len(known) == len(given) else None
 
     def _grant(self, version: DatasetVersion, rights: set[Right], columns: list[str] | None) -> Grant | None:
         """A grant of one of these rights that covers the columns (None: all there are), alone or with others."""

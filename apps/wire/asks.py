@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from apps.accounts.models import User
 from apps.accounts.queries import user_of_live_token
 from apps.audit.models import AuditEvent
 from apps.compute import publish as publishing
@@ -29,7 +28,7 @@ async def check_upload(command: m.Upload, caller: release.Caller) -> None:
             if command.header is None or command.header.nbytes != command.nbytes:
                 raise InvalidInputError("A constant is uploaded with its header, of the same number of bytes.")
         case "values" | "mock":
-            await in_database(lambda: check_can_publish(User.objects.get(pk=caller.user)))
+            await in_database(lambda: check_can_publish(user_of_live_token(caller.token)))
         case _:
             raise InvalidInputError("The purpose of an upload is 'constant', 'values' or 'mock'.")
 
@@ -42,7 +41,7 @@ async def publish(command: m.Publish, session: Session, uploads: Uploads) -> dic
         return await publishing.publish(
             await session.worker(),
             ask=command.ask,
-            user=session.caller.user,
+            caller=session.caller,
             spec=command.spec,
             values=values,
             mock=mock,
@@ -61,20 +60,26 @@ async def submit(command: m.Request, session: Session) -> str:
 def _submit(exportable: Exportable, reason: str, caller: release.Caller) -> str:
     user = user_of_live_token(caller.token)
     proposal, exported = exportable.proposal, exportable.exported
-    request = requests.submit(
-        requester=user,
-        reason=reason,
-        program=exported.program,
-        words=exported.words,
-        program_hash=proposal.program_hash,
-        inputs=proposal.inputs,
-        kind=proposal.kind,
-        dtype=proposal.dtype,
-        shape=list(proposal.shape),
-        label=proposal.label,
-        constants_file=Path(exported.constants) if exported.constants else None,
-        by=user,
-    )
+    constants = Path(exported.constants) if exported.constants else None
+    try:
+        request = requests.submit(
+            requester=user,
+            reason=reason,
+            program=exported.program,
+            words=exported.words,
+            program_hash=proposal.program_hash,
+            inputs=proposal.inputs,
+            kind=proposal.kind,
+            dtype=proposal.dtype,
+            shape=list(proposal.shape),
+            label=proposal.label,
+            constants_file=constants,
+            by=user,
+        )
+    finally:
+        # A refusal leaves it where the session wrote it; asked again and again, refusals would fill the disk.
+        if constants is not None:
+            constants.unlink(missing_ok=True)
     return str(request.pk)
 
 

@@ -36,6 +36,8 @@ from gridclient.wire.frames import CHUNK, MAX_FRAME, Frame, pack_batch, unpack
 
 logger = logging.getLogger(__name__)
 HELLO_WITHIN = 5.0
+LOOK_AGAIN = 30.0
+ENDED = "This session's token was revoked or has expired, or the account was closed; sign in again."
 MAX_ASKS = 64
 MAX_BAD_FRAMES = 32
 _INTERNAL = "Something went wrong on the node; its operator finds the cause in the log."
@@ -100,14 +102,18 @@ class GridConsumer(AsyncConsumer):
             guard.cancel()
 
     async def _guard(self) -> None:
-        """End the connection when its token is revoked or its account deactivated."""
+        """End the connection when its token expires or is revoked, or its account is closed."""
         event = listen("tokens")
         try:
             while await in_database(token_is_live, self._caller.token, now=now()):
-                await event.wait()
+                left = (self._caller.expires - now()).total_seconds()
+                with suppress(TimeoutError):
+                    # Another process may have revoked it: nobody wakes us for that.
+                    async with asyncio.timeout(max(0.1, min(LOOK_AGAIN, left))):
+                        await event.wait()
                 event.clear()
             # The server hands the loop a disconnect once the socket is closed.
-            await self._goodbye(AuthenticationError("This session's token was revoked; sign in again."))
+            await self._goodbye(AuthenticationError(ENDED))
         finally:
             forget("tokens", event)
 

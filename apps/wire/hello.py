@@ -57,7 +57,7 @@ async def greet(data: bytes) -> Greeted:
 
 def _identify(token: str) -> Greeted:
     user, access = user_of_token(token, now=now())
-    return Greeted(node_id(), user.username, sorted(user.capabilities), Caller(user.pk, access.pk))
+    return Greeted(node_id(), user.username, sorted(user.capabilities), Caller(user.pk, access.pk, access.expires))
 
 
 def welcome(greeted: Greeted, session: str) -> m.Welcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from types import UnionType
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
@@ -54,6 +54,9 @@ def _type(annotation: Any) -> str:
     if isinstance(annotation, UnionType):
         return " or ".join(_type(part) for part in get_args(annotation))
     parts = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        most = next((meta.max_length for meta in parts[1:] if isinstance(meta, msgspec.Meta)), None)
+        return _type(parts[0]) if most is None else f"{_type(parts[0])}, at most {most}"
     if parts:
         return f"{annotation.__origin__.__name__} of {' to '.join(_type(part) for part in parts)}"
     return str(annotation.__name__)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 import unicodedata
+from typing import Any
 
 import numpy as np
 import pytest
 
-from gridclient.program.graph import Node, Ref
+from gridclient.program.graph import Dtype, Node, Ref
 from gridclient.wire import messages as m
-from gridclient.wire.errors import GridError
+from gridclient.wire.errors import GridError, LimitExceededError
 from tests.attacks.conftest import Private
 from tests.attacks.programs import Target
 from tests.attacks.ward import Ward, private_values
@@ -52,6 +53,16 @@ def buried(client: RawClient, value: Ref, source: random.Random, count: int) -> 
     return value
 
 
+def computed_one_hot(t: Target, person: int) -> Ref:
+    """Of places in a row, none of which tells: is it this one?"""
+    places = t.constant(np.arange(t.n)[:, None])
+    return t.op("_to_copy", t.op("eq.Scalar", places, person), dtype=Dtype("float64"))
+
+
+def weighted(t: Target, weight: Ref) -> Ref:
+    return t.op("sum.dim_IntList", t.op("mul.Tensor", t.x, weight), [0])
+
+
 SELECTIONS = {
     "select": lambda t: t.op("select.int", t.x, 0, t.person),
     "slice": lambda t: t.row(),
@@ -69,6 +80,22 @@ SELECTIONS = {
     "near one-hot": lambda t: t.op("mm", t.constant(t.one_hot(t.n, t.person)[None] + 1e-12), t.x),
     "one-hot by steps": lambda t: t.op(
         "mm", t.op("sub.Tensor", t.op("add.Tensor", t.constant(t.one_hot(t.n, t.person)[None]), 5.0), 5.0), t.x
+    ),
+    "computed one-hot": lambda t: weighted(t, computed_one_hot(t, t.person)),
+    "computed near one-hot": lambda t: weighted(t, t.op("add.Tensor", computed_one_hot(t, t.person), 1e-12)),
+    "computed everybody but one": lambda t: weighted(t, t.op("rsub.Scalar", computed_one_hot(t, t.person), 1.0)),
+    "computed steep weight": lambda t: weighted(t, t.op("exp", t.constant(np.arange(t.n)[:, None]))),
+    "two weights that differ in two places": lambda t: t.op(
+        "sub.Tensor",
+        weighted(t, t.constant(np.arange(1.0, t.n + 1)[:, None])),
+        weighted(
+            t,
+            t.op(
+                "add.Tensor",
+                t.constant(np.arange(1.0, t.n + 1)[:, None]),
+                t.op("sub.Tensor", computed_one_hot(t, t.person), computed_one_hot(t, 0)),
+            ),
+        ),
     ),
     "slice of the other axis after a transpose": lambda t: t.op(
         "slice.Tensor", t.op("t", t.x), 1, t.person, t.person + 1
@@ -126,24 +153,71 @@ def test_one_choice_among_hundreds_of_alike_steps_is_not_folded_away(ward: Ward,
     assert look.strip().startswith("step") and "one row" in look.strip().splitlines()[0]
 
 
-def test_choices_beyond_the_text_are_counted(ward: Ward, births: Private) -> None:
-    """A thousand different choices cannot push the one of a row out of sight."""
+def filtered(client: RawClient, dataset: dict[str, Any], count: int) -> Ref:
+    """So many sums under conditions that are all different, and last one person's value."""
     source = random.Random(7)
+    x = client.asset(dataset)
+    column, zero = client.node("aten::select.int", x, 1, 0), client.constant(np.zeros(24))
+    parts = [
+        client.node(
+            "aten::sum",
+            client.node(
+                "aten::where.self", client.node("aten::gt.Scalar", column, source.uniform(0, 1e3)), column, zero
+            ),
+        )
+        for _ in range(count)
+    ]
+    parts.append(client.node("aten::select.int", column, 0, 13))
+    return client.node("aten::stack", parts, 0)
+
+
+def test_hundreds_of_choices_cannot_push_one_out_of_sight(ward: Ward, births: Private) -> None:
+    with RawClient(ward.url, ward.tokens["scientist"]) as client:
+        words = words_of(ward, client.request(filtered(client, births.dataset, 600), "Monthly report."))
+    first = look_at_this(words).strip().splitlines()[0]
+    assert "one row" in first and "position 13" in first
+
+
+def test_what_nobody_can_read_cannot_be_requested(ward: Ward, births: Private) -> None:
+    with RawClient(ward.url, ward.tokens["scientist"]) as client:
+        value = filtered(client, births.dataset, 1000)
+        with pytest.raises(LimitExceededError, match="too long for a person to read"):
+            client.request(value, "Monthly report.")
+
+
+def test_steps_on_public_values_cannot_push_the_rest_out_of_sight(ward: Ward, births: Private) -> None:
+    source = random.Random(3)
+    with RawClient(ward.url, ward.tokens["scientist"]) as client:
+        n, d = births.values.shape
+        t = Target(client, client.asset(births.dataset), n, d, 17, 0, source)
+        filler = t.constant(np.arange(n)[:, None])
+        for _ in range(620):
+            filler = t.op(source.choice(["neg", "abs", "relu", "floor", "ceil"]), filler)
+        weight = t.op("add.Tensor", computed_one_hot(t, 17), t.op("mul.Tensor", filler, 0.0))
+        words = words_of(ward, client.request(weighted(t, weight), "Average."))
+    assert "one row: position (17, 0)" in look_at_this(words)
+    assert "  [0] attacked-births" in words and "sum of [" in words.partition("On public values alone:")[0]
+    assert len(words) < 20_000
+
+
+def test_steps_that_only_look_alike_are_not_folded(ward: Ward, births: Private) -> None:
+    """The same weights nine times, or once with two places exchanged: the texts must differ."""
+    n, d = births.values.shape
+    base = np.arange(1.0, n + 1)[:, None]
+    other = base.copy()
+    other[[0, 17]] = other[[17, 0]]
+    found = []
     with RawClient(ward.url, ward.tokens["scientist"]) as client:
         x = client.asset(births.dataset)
-        column, zero = client.node("aten::select.int", x, 1, 0), client.constant(np.zeros(24))
-        parts = [
-            client.node(
-                "aten::sum",
-                client.node(
-                    "aten::where.self", client.node("aten::gt.Scalar", column, source.uniform(0, 1e3)), column, zero
-                ),
-            )
-            for _ in range(600)
-        ]
-        parts.append(client.node("aten::select.int", column, 0, 13))
-        words = words_of(ward, client.request(client.node("aten::stack", parts, 0), "Monthly report."))
-    assert "one row" in look_at_this(words) and "position 13" in look_at_this(words)
+        for weights in ([base] * 9, [base] * 5 + [other] + [base] * 3):
+            total = client.constant(np.zeros((n, d)))
+            for weight in weights:
+                total = client.node(
+                    "aten::add.Tensor", client.node("aten::mul.Tensor", x, client.constant(weight)), total
+                )
+            found.append(words_of(ward, client.request(client.node("aten::sum", total), "A mean.")))
+    assert found[0] != found[1]
+    assert "(0, 0), (17, 0)" in look_at_this(found[1])
 
 
 TRICKY = [

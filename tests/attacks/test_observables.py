@@ -67,8 +67,8 @@ class Witness:
         self.frames: list[bytes] = []
         receive = self.client.socket.recv
 
-        def noted(timeout: float | None = None) -> Any:
-            frame = receive(timeout=timeout)
+        def noted(**how: Any) -> Any:
+            frame = receive(**how)
             self.frames.append(bytes(frame))  # type: ignore[arg-type]
             return frame
 
@@ -263,3 +263,21 @@ def test_metadata_look_the_same(ward: Ward, twins: Twins) -> None:
         ward.client("scientist").get(ward.client("scientist").asset(d, "mock")) for d in (twins.ordinary, twins.worst)
     ]
     assert mocks[0].shape == mocks[1].shape and mocks[0].dtype == mocks[1].dtype
+
+
+@pytest.mark.parametrize("op", ["aten::zeros_like", "aten::ones_like", "aten::full_like"])
+def test_a_public_answer_needs_no_private_file(ward: Ward, op: str) -> None:
+    """Computing a private operand for a public answer takes a time that tells of its values: 62 rounds, or none."""
+    dataset = ward.publish(private_values(N, 2, seed=33), f"Attacked timing {op[6:]}")
+    ward.values_file(dataset).unlink()
+    client = ward.client("scientist")
+    one = client.node("aten::select.int", client.asset(dataset), 0, 5)
+    rounds = client.node("aten::mul.Tensor", client.node("aten::gt.Scalar", one, 500.0), 2**62)
+    long = client.node("aten::pow.Scalar", 3, client.node("aten::expand", rounds, [1000, 2]))
+    filled = client.node(op, long, *([7] if op == "aten::full_like" else []))
+    assert client.get(filled).shape == (1000, 2)
+    assert client.get(client.node("aten::sum", client.node("aten::mul.Tensor", filled, filled))).shape == ()
+    with pytest.raises(GridError, match="stays on its node"):
+        client.get(one)
+    with pytest.raises(GridError, match="could not be computed"):
+        ward.client("owner").get(ward.client("owner").asset(dataset))

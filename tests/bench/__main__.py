@@ -1,8 +1,12 @@
-"""`make bench`: tables of ratios, each taken side by side in one run. `ONLY=slice` for one table."""
+"""`make bench`: tables of ratios, each taken side by side in one run. `ONLY=slice` for one table.
+
+Exit status 1 when a target was missed.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from tests.bench import slice as slice_table
 
@@ -13,9 +17,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", choices=sorted(TABLES))
     options = parser.parse_args()
-    for name, run in TABLES.items():
-        if options.only in (None, name):
-            run()
+    met = [run() for name, run in TABLES.items() if options.only in (None, name)]
+    sys.exit(0 if all(met) else 1)
 
 
 if __name__ == "__main__":

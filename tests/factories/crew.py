@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 import pytest
+import torch
 
 import gridclient
 from gridclient.network import GridNetwork
@@ -72,8 +73,13 @@ def eventually(look: Callable[[], T], *, seconds: float = PATIENCE) -> T:
     return found
 
 
-def refused(action: Callable[[], Any]) -> gridclient.GetNotPermittedError:
-    """The error of a value that may not leave."""
+def sent(values: torch.Tensor, node: Node) -> Any:
+    """A pointer to a public tensor; what is computed from it has `.get()`, unlike what torch's types say."""
+    return gridclient.send(values, node)
+
+
+def refused(action: Callable[[], Any]) -> Any:
+    """The error of a value that may not leave; it carries `.request(reason=...)`."""
     with pytest.raises(gridclient.GetNotPermittedError) as caught:
         action()
     return caught.value

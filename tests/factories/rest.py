@@ -18,7 +18,7 @@ class Api:
         self.client = Client()
         self.text = ""
         if user is not None:
-            self.text = actions.create_token(user=user, name="test", expires=None, by=user)[1]
+            self.text = actions.create_token(user=user, name="test", expires=None, by=user, kind="session")[1]
 
     def __call__(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         data = b"" if body is None else json.dumps(body).encode()

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tests.factories.grid import Server, stop
 from tests.factories.raw import RawClient, rest, sign_in
 
 PASSWORD = "correct horse battery"
+names = (f"person-{number}" for number in count(1))
+"""Names that nobody on the live grid has yet, for accounts and datasets."""
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,8 +17,11 @@ from apps.compute.labels import AGG, NOTHING, ROWS, TAINTED, Dependence, Label
 from apps.compute.readers.labels import judge
 from apps.compute.readers.torch import prepare
 from apps.compute.targets import TARGETS
-from gridclient.wire.errors import OperationNotAllowedError
+from gridclient.program.graph import Ref
+from gridclient.wire.errors import GridError, OperationNotAllowedError
+from tests.factories.forms import forms
 from tests.factories.operations import EXTENTS, Sample, T, draw, samples
+from tests.factories.programs import Recorded, tensor_asset
 
 SEQUENCE = ("asset", "people", 0)
 MOST_CASES = 60
@@ -180,3 +184,63 @@ def test_two_populations_do_not_pair_by_position() -> None:
     other = Label(ROWS, frozenset([Dependence("others", 1, None)]), 0, ("asset", "others", 0))
     sample = Sample("aten::add.Tensor", [T((5,)), T((5,))])
     assert judge(sample.call([private(0), other])).labels[0].kind == "tainted"
+
+
+PEOPLE, WIDTH = 4, 2
+
+
+def grown(recorded: Recorded, x: Ref, source: random.Random) -> list[Ref]:
+    """A random program over `x`: rows chosen by public indexes, among them both outputs of one sort, and joined."""
+    order = list(range(PEOPLE))
+    source.shuffle(order)
+    ranks = recorded("aten::sort", recorded.constant(torch.tensor(order)), -1, False, outputs=2)
+    indexes = [ranks, Ref(ranks.node, 1), *(recorded.constant(torch.tensor(o)) for o in (order, order[::-1]))]
+    values = [x]
+    for _ in range(source.randint(3, 9)):
+        value, other = source.choice(values), source.choice(values)
+        op, args = source.choice(
+            [
+                ("aten::index_select", [value, 0, source.choice(indexes)]),
+                ("aten::index_select", [value, 0, source.choice(indexes)]),
+                ("aten::add.Tensor", [value, other]),
+                ("aten::mul.Tensor", [value, other]),
+                ("aten::flip", [value, [0]]),
+                ("aten::sort", [value, source.choice([0, 1])]),
+                ("aten::slice.Tensor", [value, 0, 0, PEOPLE - 1]),
+                ("aten::cat", [[value, other], source.choice([0, 1])]),
+                ("aten::select_scatter", [value, recorded("aten::select.int", other, 1, 0), 1, 1]),
+            ]
+        )
+        args, kwargs = source.choice(list(forms(op, args, {})))
+        made = recorded(op, *args, outputs=TARGETS[op].outputs, **kwargs)
+        values.append(Ref(made.node, source.randrange(TARGETS[op].outputs)))
+    return values[1:]
+
+
+def test_no_row_of_a_program_notices_two_people_however_it_is_written(tmp_path: Path) -> None:
+    """What is known of one way to write a call, or of one output, must not be taken for another's."""
+    values, others = torch.rand(PEOPLE, WIDTH), torch.rand(PEOPLE, WIDTH) + 1
+    specs = [tensor_asset(tmp_path / "before", values)]
+    for row in range(PEOPLE):
+        changed = values.clone()
+        changed[row] = others[row]
+        specs.append(tensor_asset(tmp_path / f"{row}", changed))
+    rows = 0
+    for seed in range(120):
+        runs = []
+        for spec in specs:
+            recorded = Recorded()
+            runs.append((recorded, grown(recorded, recorded.bind(spec), random.Random(seed))))
+        for place, ref in enumerate(runs[0][1]):
+            try:
+                if runs[0][0].propose(ref).label != ROWS:
+                    continue
+            except GridError:
+                continue
+            label = runs[0][0].session.program.fact(ref).label
+            before, *after = [slices(session.value(refs[place]), label.axis) for session, refs in runs]
+            for number, old in enumerate(before):
+                owners = [row for row in range(PEOPLE) if not same(old, after[row][number])]
+                assert len(owners) <= 1, (seed, place, owners)
+            rows += 1
+    assert rows > 200

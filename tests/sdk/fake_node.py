@@ -28,6 +28,7 @@ from gridclient.program.operations import OPERATIONS_VERSION
 from gridclient.wire import messages as m
 from gridclient.wire.errors import GetNotPermittedError, GridError, InvalidInputError
 from gridclient.wire.frames import CHUNK, CHUNK_SIZE, CHUNKS_IN_FLIGHT, pack_batch, pack_chunk, unpack
+from tests.sdk.fake_values import as_bytes, as_tensor
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -236,7 +237,7 @@ class Talk:
                 self._open[command.transfer] = command, bytearray()
                 await self.reply(m.Ack(command.transfer, 0))
             case m.Constant():
-                self._constants[command.digest] = _tensor(command.header, command.data)
+                self._constants[command.digest] = as_tensor(command.header, command.data)
             case m.Run():
                 for program_node in command.nodes:
                     self._run(program_node)
@@ -315,19 +316,7 @@ class Talk:
         await self._deliver(command.ask, self._values[command.value.node, command.value.output])
 
     async def _deliver(self, ask: int, value: Any) -> None:
-        if isinstance(value, pa.Table):
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, value.schema) as writer:
-                writer.write_table(value)
-            data, kind = sink.getvalue().to_pybytes(), "table"
-            header = m.TensorHeader("", [value.num_rows, value.num_columns], len(data))
-        else:
-            value = value.contiguous()
-            data = value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
-            header, kind = (
-                m.TensorHeader(str(value.dtype).removeprefix("torch."), list(value.shape), len(data)),
-                "tensor",
-            )
+        kind, header, data = as_bytes(value)
         if len(data) <= m.INLINE_LIMIT:
             await self.reply(m.Answer(ask, kind, header, data))
             return
@@ -353,7 +342,7 @@ class Talk:
             self.node.uploads[transfer] = bytes(data)
             if command.purpose == "constant":
                 assert command.header is not None
-                self._constants[command.name] = _tensor(command.header, bytes(data))
+                self._constants[command.name] = as_tensor(command.header, bytes(data))
         await self.reply(m.Ack(transfer, len(data)))
 
 
@@ -378,15 +367,6 @@ def running(node: FakeNode) -> Iterator[FakeNode]:
         server.should_exit = True
         thread.join(10)
         listening.close()
-
-
-def _tensor(header: m.TensorHeader, data: bytes) -> torch.Tensor:
-    dtype = getattr(torch, header.dtype)
-    return (
-        torch.frombuffer(bytearray(data), dtype=dtype).reshape(header.shape)
-        if data
-        else torch.empty(header.shape, dtype=dtype)
-    )
 
 
 def _me(user: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 import gridclient
 from gridclient import identity
 from gridclient.node import Node
-from tests.factories.crew import PASSWORD, Crew, fresh
+from tests.factories.crew import PASSWORD, Crew, fresh, sent
 from tests.factories.grid import LiveGrid
 
 
@@ -41,7 +41,7 @@ def test_new_role_counts_in_the_open_session(crew: Crew) -> None:
 
 def test_colleague_who_left_is_out_at_once_and_may_come_back(crew: Crew) -> None:
     bob = crew.hire("scientist")
-    pointer = gridclient.send(torch.ones(2), bob)
+    pointer = sent(torch.ones(2), bob)
     assert torch.equal(pointer.get(), torch.ones(2))
     assert crew.admin.deactivate_user(bob.user).active is False
     with pytest.raises(gridclient.AuthenticationError):
@@ -52,7 +52,7 @@ def test_colleague_who_left_is_out_at_once_and_may_come_back(crew: Crew) -> None
         crew.admin.create_user(bob.user, password=PASSWORD)
     assert crew.admin.reactivate_user(bob.user).active is True
     back = crew.enter(bob.user)
-    assert torch.equal(gridclient.send(torch.ones(2), back).get(), torch.ones(2))
+    assert torch.equal(sent(torch.ones(2), back).get(), torch.ones(2))
     with pytest.raises(gridclient.AuthenticationError):
         bob.http.get("me/")
 
@@ -100,7 +100,7 @@ def test_token_works_without_a_password_until_it_is_revoked(
     assert all("token" not in entry._fields for entry in scientist.tokens())
     with gridclient.connect(crew.server.url, token=token.token) as node:
         assert node.user == scientist.user
-        pointer = gridclient.send(torch.ones(1), node)
+        pointer = sent(torch.ones(1), node)
         assert pointer.get() == 1
     # Leaving does not end a token that the person made.
     monkeypatch.setenv("GRID_TOKEN", token.token)
@@ -134,7 +134,7 @@ def test_each_way_of_failing_to_connect_says_what_to_do(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
-        with pytest.raises(gridclient.ConnectionLostError, match="Nobody answers at .* Check the address"):
+        with pytest.raises(gridclient.ConnectionLostError, match=r"Nobody answers at .* Check the address"):
             gridclient.connect(nowhere, username=scientist.user, password=PASSWORD)
     with pytest.raises(gridclient.AuthenticationError, match="Check the name and the password") as wrong:
         gridclient.connect(url, username=scientist.user, password="not the password")

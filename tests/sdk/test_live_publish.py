@@ -303,7 +303,13 @@ def test_bad_tensor_is_refused_with_every_problem_and_no_value(owner: Node) -> N
     )
     problems = problems_of(records, owner)
     text = " ".join(problems)
-    for part in ("'a': values that are not finite", "'a': values outside", "'b': missing", "max_rows_per_entity", "mock"):
+    for part in (
+        "'a': values that are not finite",
+        "'a': values outside",
+        "'b': missing",
+        "max_rows_per_entity",
+        "mock",
+    ):
         assert part in text
     assert len(problems) == 5
     for private in ("77123", "77_123", "secret", "nan", "inf,", "12", "row 4", "[4"):

@@ -1,4 +1,4 @@
-"""The queue of a live node: people decide, and what they approve arrives, to whom it was meant and as often as asked."""
+"""The queue of a live node: people decide, and what they approve arrives, as often as it is asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import gridclient
 from gridclient.datasets import Dataset
 from gridclient.node import Node
 from gridclient.requests import DataRequest
-from tests.factories.crew import Crew, fresh, refused
+from tests.factories.crew import Crew, fresh, refused, sent
 
 ROWS = torch.arange(10, dtype=torch.float64).reshape(5, 2) / 3
 WHY = "For the yearly report."
@@ -174,9 +174,7 @@ def test_answer_outlives_the_session_that_asked(crew: Crew, owner: Node) -> None
     assert torch.equal(mine.get(), ROWS[0, 1] + constant)
 
 
-def test_program_over_two_owners_needs_a_reviewer(
-    crew: Crew, owner: Node, scientist: Node, reviewer: Node
-) -> None:
+def test_program_over_two_owners_needs_a_reviewer(crew: Crew, owner: Node, scientist: Node, reviewer: Node) -> None:
     other = crew.hire("owner")
     mine, theirs = publish(owner), publish(other)
     pointers = [scientist.dataset(dataset.name).pointer() for dataset in (mine, theirs)]
@@ -198,7 +196,7 @@ def test_request_keeps_to_the_version_that_it_named(owner: Node, scientist: Node
 
 def test_public_value_needs_no_request(scientist: Node) -> None:
     with pytest.raises(gridclient.InvalidInputError, match=r"\.get\(\)"):
-        gridclient.send(torch.ones(2), scientist).request(WHY)
+        sent(torch.ones(2), scientist).request(WHY)
 
 
 def test_decision_without_a_reason_is_none(owner: Node, scientist: Node) -> None:

@@ -13,7 +13,7 @@ import torch
 import gridclient
 from gridclient.datasets import Dataset
 from gridclient.node import Node
-from tests.factories.crew import Crew, fresh, refused
+from tests.factories.crew import Crew, fresh, refused, sent
 
 WHY = "A question."
 ROWS = torch.arange(36, dtype=torch.float64).reshape(12, 3) / 4
@@ -138,10 +138,11 @@ def test_team_has_the_right_for_as_long_as_one_is_in_it(crew: Crew, owner: Node)
 
 def test_grant_ends_when_it_expires_and_when_it_is_revoked(owner: Node, scientist: Node) -> None:
     dataset = publish(owner)
-    expires = datetime.now(UTC) + timedelta(seconds=1.2)
-    dataset.grant(scientist.user, "read", expires=expires, reason=WHY)
     grant = dataset.grant(scientist.user, "aggregate", expires="2099-01-31", reason=WHY)
     pointer = seen(scientist, dataset)
+    assert pointer.count().get() == 12
+    expires = datetime.now(UTC) + timedelta(seconds=2)
+    dataset.grant(scientist.user, "read", expires=expires, reason=WHY)
     assert torch.equal(pointer.get(), ROWS)
     while datetime.now(UTC) <= expires:
         time.sleep(0.05)
@@ -151,9 +152,23 @@ def test_grant_ends_when_it_expires_and_when_it_is_revoked(owner: Node, scientis
     dataset.revoke(grant)
     # Also what was answered before.
     refused(pointer[:, 0].sum().get)
-    assert [entry.right for entry in dataset.grants() if entry.id == grant.id and entry.revoked] == ["aggregate"]
+    assert [entry.right for entry in dataset.grants(revoked=True) if entry.id == grant.id] == ["aggregate"]
     with pytest.raises(gridclient.ConflictError):
         dataset.revoke(grant)
+
+
+def test_dataset_taken_away_is_gone_from_open_sessions_and_nothing_else_is(owner: Node, scientist: Node) -> None:
+    taken, kept = publish(owner), publish(owner)
+    mock, other = seen(scientist, taken).mock, seen(scientist, kept)
+    constant = sent(torch.ones(2), scientist)
+    remote: Any = scientist.recorder.input_asset(taken.id, 1, taken.shape, torch.float64, "mock")
+    assert torch.equal((remote + 1).get(), mock + 1)
+    taken.describe(visibility="granted")
+    with pytest.raises(gridclient.NotFoundError):
+        (remote + 2).get()
+    assert torch.equal((constant + 1).get(), torch.full((2,), 2.0))
+    assert other.mock.shape == (12, 3)
+    refused(other.sum(0).get)
 
 
 @pytest.mark.parametrize("grant", [{"right": "write"}, {"expires": "2001-01-01"}, {"reason": " "}, {"columns": ["z"]},
@@ -207,7 +222,6 @@ def test_refusal_says_what_is_possible_and_carries_the_request(owner: Node, scie
     dataset = publish(owner)
     pointer = seen(scientist, dataset)
     error = refused(pointer.get)
-    assert isinstance(error, gridclient.GetNotPermittedError)
     for word in ("'read' grant", "'aggregate' grant", ".request(reason=...)"):
         assert word in str(error)
     assert error.code == "get_not_permitted"

@@ -15,10 +15,11 @@ from django.http import HttpRequest
 from django.test import RequestFactory
 
 from apps.accounts import actions, lockout
-from apps.accounts.models import LockOut, User
+from apps.accounts.models import AccessToken, LockOut, User
+from apps.accounts.queries import user_of_token
 from apps.audit.models import AuditEvent
 from apps.core import clock
-from gridclient.wire.errors import AuthenticationError, LimitExceededError
+from gridclient.wire.errors import AuthenticationError, InvalidInputError, LimitExceededError, NotPermittedError
 from tests.factories.people import PASSWORD, People, make_user
 
 pytestmark = pytest.mark.django_db
@@ -248,3 +249,45 @@ def test_losing_the_role_closes_the_console_at_the_next_page(people: People, req
     signed_in(request_, "owner")
     actions.set_roles(people.owner, roles=["scientist"], by=people.administrator)
     assert not get_user(request_).is_authenticated
+
+
+NEW = "another long sentence"
+
+
+def test_a_stolen_token_does_not_change_the_password(people: People) -> None:
+    with pytest.raises(NotPermittedError, match="present password"):
+        actions.set_password(people.owner, password=NEW, by=people.owner)
+    for old in ("guess", "", "x" * 5_000, "\ud800"):
+        with pytest.raises(InvalidInputError) as refused:
+            actions.change_password(people.owner, old=old, password=NEW, address="192.0.2.1")
+        assert refused.value.details["field"] == "old_password"
+    assert actions.sign_in(username="owner", password=PASSWORD, address="192.0.2.1") == people.owner
+    actions.change_password(people.owner, old=PASSWORD, password=NEW, address="192.0.2.1")
+    assert actions.sign_in(username="owner", password=NEW, address="192.0.2.1") == people.owner
+
+
+def test_guessing_the_old_password_locks_out_like_guessing_at_sign_in(people: People) -> None:
+    for _ in range(lockout.USER_FAILURES):
+        with pytest.raises(InvalidInputError):
+            actions.change_password(people.owner, old="guess", password=NEW, address="192.0.2.1")
+    with pytest.raises(LimitExceededError):
+        actions.change_password(people.owner, old=PASSWORD, password=NEW, address="192.0.2.1")
+    with pytest.raises(LimitExceededError):
+        actions.sign_in(username="owner", password=PASSWORD, address="192.0.2.9")
+    refused = AuditEvent.objects.filter(verb="sign_in_refused", target="owner")
+    assert refused.count() == lockout.USER_FAILURES
+
+
+def test_a_changed_password_ends_every_other_sign_in(people: People) -> None:
+    def token(kind: str) -> tuple[AccessToken, str]:
+        return actions.create_token(user=people.owner, name="x", expires=None, by=people.owner, kind=kind)
+
+    (mine, text), (_, other), (_, named) = token("session"), token("session"), token("token")
+    actions.change_password(people.owner, old=PASSWORD, password=NEW, address="", keep=mine)
+    assert user_of_token(text)[0] == user_of_token(named)[0] == people.owner
+    with pytest.raises(AuthenticationError):
+        user_of_token(other)
+    # A new password that will not do leaves everything as it is, and is no failed guess.
+    with pytest.raises(InvalidInputError, match="not changed"):
+        actions.change_password(people.owner, old=NEW, password="short", address="", keep=mine)
+    assert user_of_token(text)

@@ -16,7 +16,7 @@ from apps.accounts.models import AccessToken
 from apps.accounts.queries import token_is_live, user_of_token
 from apps.audit.models import AuditEvent
 from apps.core import clock, wake
-from gridclient.wire.errors import AuthenticationError, ConflictError, InvalidInputError
+from gridclient.wire.errors import AuthenticationError, ConflictError, InvalidInputError, NotPermittedError
 from tests.factories.people import PASSWORD, People, make_user
 
 pytestmark = pytest.mark.django_db
@@ -91,7 +91,7 @@ def test_an_account_opened_again_does_not_get_its_old_tokens_back(people: People
 def test_a_new_password_ends_sign_ins_and_keeps_named_tokens(people: People) -> None:
     _, named = make(people)
     _, session = make(people, kind="session")
-    actions.set_password(people.scientist, password="another long sentence", by=people.scientist)
+    actions.set_password(people.scientist, password="another long sentence", by=people.administrator)
     assert user_of_token(named)[0] == people.scientist
     with pytest.raises(AuthenticationError):
         user_of_token(session)
@@ -161,3 +161,22 @@ def test_open_sockets_are_woken_when_a_token_is_revoked_an_account_closed_or_rol
             then_close(lambda: actions.deactivate(user, by=None)),
         )
     ) == [True, True, True, True]
+
+
+def test_a_network_account_has_no_access_that_outlives_its_network(people: People) -> None:
+    now = clock.now()
+    dana = actions.federated_user(network_key="ab" * 16, user_id="7", display="dana@grid")
+    for by in (dana, people.administrator, None):
+        with pytest.raises(NotPermittedError, match="through the network"):
+            actions.create_token(user=dana, name="keep", expires=now + timedelta(days=365), by=by)
+    with pytest.raises(InvalidInputError):
+        actions.create_token(user=dana, name="in", expires=now + timedelta(hours=13), by=dana, kind="session", now=now)
+    session, _ = actions.create_token(user=dana, name="in", expires=None, by=dana, kind="session", now=now)
+    assert session.expires == now + timedelta(hours=12)
+
+
+def test_who_only_looks_makes_no_tokens_but_signs_in(people: People) -> None:
+    for person in (people.auditor, people.stranger):
+        with pytest.raises(NotPermittedError):
+            actions.create_token(user=person, name="laptop", expires=None, by=person)
+        assert actions.create_token(user=person, name="sign-in", expires=None, by=person, kind="session")

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
+from apps.datarequests.actions import approve
 from apps.datasets.models import Dataset
 from apps.permissions.models import Grant
 from tests.factories.people import People
-from tests.factories.queue import publish
+from tests.factories.queue import publish, submit
 from tests.factories.rest import Api, code
 
 pytestmark = pytest.mark.django_db
@@ -53,7 +54,10 @@ def test_a_hidden_dataset_looks_like_none_on_every_route(people: People, hidden:
             ("GET", "grants/", None),
             ("POST", "grants/", grant),
         ):
-            there, absent = api(method, f"datasets/clinic-z/{rest}", body), api(method, f"datasets/none/{rest}", body)
+            there, absent = (
+                api(method, f"datasets/{hidden.slug}/{rest}", body),
+                api(method, f"datasets/none/{rest}", body),
+            )
             assert there == absent and there[0] == 404, (person.username, method, rest)
 
 
@@ -76,19 +80,19 @@ def test_a_grant_is_given_seen_and_taken_back(people: People, hidden: Dataset) -
         "expires": "2999-01-01",
         "reason": "Study 7",
     }
-    status, made = owner("POST", "datasets/clinic-z/grants/", body)
+    status, made = owner("POST", f"datasets/{hidden.slug}/grants/", body)
     assert status == 201 and (made["to"], made["right"], made["columns"]) == ("scientist", "aggregate", ["weight_kg"])
-    assert scientist("GET", "datasets/clinic-z/")[1]["rights"] == ["aggregate", "compute", "discover"]
-    assert [row["id"] for row in scientist("GET", "datasets/clinic-z/grants/")[1]["results"]] == [made["id"]]
+    assert scientist("GET", f"datasets/{hidden.slug}/")[1]["rights"] == ["aggregate", "compute", "discover"]
+    assert [row["id"] for row in scientist("GET", f"datasets/{hidden.slug}/grants/")[1]["results"]] == [made["id"]]
     assert code(scientist("DELETE", f"grants/{made['id']}/")) == (403, "not_permitted")
     assert owner("DELETE", f"grants/{made['id']}/") == (204, None)
-    assert scientist("GET", "datasets/clinic-z/")[0] == 404
+    assert scientist("GET", f"datasets/{hidden.slug}/")[0] == 404
     assert Grant.objects.get(pk=made["id"]).revoked_at is not None
 
 
 def test_grants_of_others_look_like_none(people: People, hidden: Dataset) -> None:
     made = Api(people.owner)(
-        "POST", "datasets/clinic-z/grants/", {"to": "scientist", "right": "read", "reason": "Study 7"}
+        "POST", f"datasets/{hidden.slug}/grants/", {"to": "scientist", "right": "read", "reason": "Study 7"}
     )[1]
     for person in (people.stranger, people.other_owner, people.administrator):
         api = Api(person)
@@ -111,6 +115,26 @@ def test_a_bad_grant_is_refused_with_every_problem(people: People, births: Datas
 def test_a_team_holds_a_grant_together(people: People, hidden: Dataset) -> None:
     Api(people.administrator)("POST", "teams/", {"slug": "researchers", "members": ["scientist"]})
     body = {"to": "team:researchers", "right": "compute", "reason": "Study 7"}
-    assert Api(people.owner)("POST", "datasets/clinic-z/grants/", body)[1]["to"] == "team:researchers"
-    assert Api(people.scientist)("GET", "datasets/clinic-z/")[0] == 200
-    assert Api(people.stranger)("GET", "datasets/clinic-z/")[0] == 404
+    assert Api(people.owner)("POST", f"datasets/{hidden.slug}/grants/", body)[1]["to"] == "team:researchers"
+    assert Api(people.scientist)("GET", f"datasets/{hidden.slug}/")[0] == 200
+    assert Api(people.stranger)("GET", f"datasets/{hidden.slug}/")[0] == 404
+
+
+def test_grants_that_hold_are_not_lost_among_approvals_and_revoked_ones(people: People, births: Dataset) -> None:
+    owner, path = Api(people.owner), f"datasets/{births.slug}/grants/"
+    body = {"to": "scientist", "right": "aggregate", "reason": "Study 7"}
+    kept, taken = (owner("POST", path, body)[1]["id"] for _ in range(2))
+    owner("DELETE", f"grants/{taken}/")
+    request = submit(people.scientist, births)
+    approve(request, reason="Fine.", by=people.owner)
+    once = Grant.objects.get(request_id=request.pk).pk
+    for query, ids in (
+        ("", {kept}), ("?once=1", {kept, once}), ("?revoked=1", {kept, taken}),
+        ("?once=1&revoked=1", {kept, taken, once}), ("?once=0&revoked=0", {kept}),
+    ):  # fmt: skip
+        rows = owner("GET", path + query)[1]["results"]
+        assert {row["id"] for row in rows} == ids, query
+        assert {row["id"]: row["request"] for row in rows if row["request"]} == (
+            {once: str(request.pk)} if once in ids else {}
+        )
+    assert code(owner("GET", f"{path}?once=yes")) == (400, "invalid_input")

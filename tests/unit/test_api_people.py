@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from apps.accounts import actions
-from apps.accounts.models import AccessToken, User
+from apps.accounts.models import AccessToken, LockOut, User
 from apps.core.clock import now
 from tests.factories.people import PASSWORD, People
 from tests.factories.rest import Api, code
@@ -126,3 +126,38 @@ def test_no_password_is_in_any_answer_or_in_the_log(people: People) -> None:
     api("POST", "users/", {"username": "ana", "password": "a very secret phrase", "roles": []})
     everything = json.dumps([api("GET", path)[1] for path in ("users/", "tokens/", "audit/", "me/")])
     assert "a very secret phrase" not in everything and "argon2" not in everything and api.text not in everything
+
+
+def test_ones_own_password_needs_the_old_one(people: People) -> None:
+    api, path = Api(people.scientist), "users/scientist/"
+    answer = api("PATCH", path, {"password": NEW_PASSWORD})
+    assert code(answer) == (400, "invalid_input") and answer[1]["error"]["details"]["field"] == "old_password"
+    assert code(api("PATCH", path, {"password": NEW_PASSWORD, "old_password": "guess"})) == (400, "invalid_input")
+    # The failure stays counted although the call failed.
+    assert LockOut.objects.filter(failures=1).count() == 2
+    assert code(api("PATCH", path, {"old_password": PASSWORD})) == (400, "invalid_input")
+    with_more = {"password": NEW_PASSWORD, "old_password": PASSWORD, "active": True}
+    assert code(api("PATCH", path, with_more)) == (400, "invalid_input")
+    assert api("PATCH", path, {"password": NEW_PASSWORD, "old_password": PASSWORD})[0] == 200
+    assert api("GET", "me/")[0] == 200
+    assert actions.sign_in(username="scientist", password=NEW_PASSWORD, address="").username == "scientist"
+
+
+def test_an_administrator_too_needs_the_old_one_for_the_own_account(people: People) -> None:
+    api = Api(people.administrator)
+    assert code(api("PATCH", "users/administrator/", {"password": NEW_PASSWORD})) == (400, "invalid_input")
+    assert api("PATCH", "users/owner/", {"password": NEW_PASSWORD})[0] == 200
+
+
+def test_the_auditor_makes_no_token_but_signs_in_and_out(people: People) -> None:
+    assert code(Api(people.auditor)("POST", "tokens/", {"name": "laptop"})) == (403, "not_permitted")
+    status, signed = Api(None)("POST", "sign-in/", {"username": "auditor", "password": PASSWORD})
+    assert status == 200 and signed["token"]
+    assert Api(people.auditor)("POST", "sign-out/", {})[0] == 204
+
+
+def test_an_account_of_a_network_signs_in_there_and_makes_no_token_here(people: People) -> None:
+    dana = actions.federated_user(network_key="ab" * 16, user_id="7", display="dana@grid")
+    body = {"name": "keep", "expires": (now() + timedelta(days=365)).isoformat()}
+    assert code(Api(dana)("POST", "tokens/", body)) == (403, "not_permitted")
+    assert code(Api(people.administrator)("POST", "tokens/", {**body, "user": "dana@grid"})) == (403, "not_permitted")

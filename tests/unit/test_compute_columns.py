@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from apps.compute.messages import Export, Exported
 from gridclient.program.graph import Ref
 from gridclient.wire.errors import GridError
 from tests.factories.programs import Recorded, table_asset, tensor_asset
@@ -93,6 +94,62 @@ def test_columns_of_a_table_are_narrowed_too(tmp_path: Path) -> None:
     both = recorded("grid::columns", table, ["size", "age"])
     assert columns(recorded, recorded("aten::select.int", recorded("aten::neg", both), 1, 0)) == ["size"]
     assert columns(recorded, recorded("grid::column", table, "age")) == ["age"]
+
+
+PADDED = [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("select.int", 1, 0)],
+        [("slice.Tensor", 1, 1, 2), ("exp",)],
+        [("select.int", 1, 0), ("sum",)],
+        [("sum.dim_IntList", [0]), ("select.int", 0, 1)],
+        [("mul.Tensor", 2.0), ("select.int", 1, 1)],
+        [("t",), ("select.int", 0, 2), ("mean",)],
+        [("grid::count",)],
+        [("select.int", 1, 2), ("grid::count",)],
+    ],
+)
+def test_null_records_tell_of_every_column(tmp_path: Path, steps: list[tuple[Any, ...]]) -> None:
+    """A value missing in one column makes its row a null record, which every other column shows."""
+    recorded = Recorded()
+    x = recorded.bind(tensor_asset(tmp_path, torch.rand(4, 3), columns=NAMES, presence=PADDED))
+    assert columns(recorded, run(recorded, x, steps)) == sorted(NAMES)
+    proposal = recorded.propose(recorded("aten::sum", recorded("aten::select.int", x, 1, 1)))
+    assert proposal.closed is not None
+    assert proposal.closed.columns == ["height"]
+
+
+def test_null_records_of_a_table_tell_of_every_column(tmp_path: Path) -> None:
+    recorded = Recorded()
+    content = {"age": [30.0, 40.0], "size": [1.0, 0.0]}
+    table = recorded.bind(table_asset(tmp_path, content, dict.fromkeys(content, "number"), [True, False]))
+    both = recorded("grid::columns", table, ["size", "age"])
+    age = recorded("grid::column", table, "age")
+    mean, one = recorded("aten::mean", age), recorded("aten::select.int", both, 1, 1)
+    for ref in (age, mean, one, recorded("grid::count", age)):
+        assert columns(recorded, ref) == ["age", "size"]
+    reply = recorded.session.handle(Export(1, mean, str(tmp_path / "constants"), {"table": "people"}), 0)
+    assert isinstance(reply, Exported)
+    assert "the mean of column age over" in reply.words
+
+
+def test_two_datasets_of_one_sequence_widen_only_the_padded_one(tmp_path: Path) -> None:
+    recorded = Recorded()
+    x, y = (
+        recorded.bind(
+            tensor_asset(
+                tmp_path / name, torch.rand(4, 3), columns=NAMES, dataset=name, sequence="s",
+                presence=PADDED if name == "x" else None,
+            )
+        )
+        for name in "xy"
+    )  # fmt: skip
+    first, second = (recorded("aten::select.int", value, 1, 0) for value in (x, y))
+    found = recorded.propose(recorded("aten::sum", recorded("aten::mul.Tensor", first, second)))
+    assert {entry.dataset: entry.columns for entry in found.inputs} == {"x": sorted(NAMES), "y": ["weight"]}
 
 
 OPS: list[tuple[Any, ...]] = [

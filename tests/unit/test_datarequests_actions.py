@@ -13,7 +13,8 @@ from django.db import IntegrityError, transaction
 from apps.accounts.actions import deactivate
 from apps.audit.models import AuditEvent
 from apps.audit.queries import verify
-from apps.datarequests import actions, policies
+from apps.core.clock import now
+from apps.datarequests import actions, policies, tidy
 from apps.datarequests.models import MAX_FAILURES, DataRequest
 from apps.datarequests.queries import (
     HIDDEN,
@@ -267,3 +268,91 @@ def test_every_refusal_of_the_queue_is_a_typed_error(people: People, request_: D
         actions.withdraw(request_, by=people.owner)
     request_.refresh_from_db()
     assert request_.state == "submitted"
+
+
+def constants(folder: Path, nbytes: int = 1000) -> Path:
+    file = folder / "constants.safetensors"
+    file.write_bytes(b"c" * nbytes)
+    return file
+
+
+@pytest.mark.parametrize("ending", ["withdrawn", "denied", "answered", "failed"])
+def test_a_request_that_never_runs_again_keeps_no_constants_on_disk(
+    people: People, births: Dataset, tmp_path: Path, django_capture_on_commit_callbacks: Any, ending: str
+) -> None:
+    request = submit(people.scientist, births, constants_file=constants(tmp_path))
+    held = request.held_bytes
+    assert held == 1000 + len(request.program)
+    with django_capture_on_commit_callbacks(execute=True):
+        match ending:
+            case "withdrawn":
+                actions.withdraw(request, by=people.scientist)
+            case "denied":
+                actions.deny(request, reason="No.", by=people.owner)
+            case "answered":
+                approved(request, people)
+                actions.store_answer(request, header=HEADER, kind="tensor", path=answer_file(tmp_path))
+            case _:
+                approved(request, people)
+                for _ in range(MAX_FAILURES):
+                    assert request.constants_file is not None
+                    actions.mark_failed(request, "It failed.")
+    request.refresh_from_db()
+    assert request.constants_file is None and request.held_bytes == 0
+    assert request.folder.exists() is (ending == "answered")
+    assert (request.words, len(request.program_hash)) == ("the sum of February births", 64) and request.program
+
+
+def test_constants_stay_while_a_decision_can_still_fail_to_commit(
+    people: People, births: Dataset, tmp_path: Path, django_capture_on_commit_callbacks: Any
+) -> None:
+    request = submit(people.scientist, births, constants_file=constants(tmp_path))
+    with django_capture_on_commit_callbacks() as waiting:
+        actions.withdraw(request, by=people.scientist)
+        assert request.constants_file is not None
+    assert waiting
+
+
+def test_one_person_cannot_fill_the_disk_with_open_requests(
+    people: People, births: Dataset, tmp_path: Path, settings: Any
+) -> None:
+    first = submit(people.scientist, births, constants_file=constants(tmp_path))
+    settings.GRID_MAX_REQUEST_BYTES = 2 * first.held_bytes - 1
+    with pytest.raises(LimitExceededError, match="withdraw one") as refused:
+        submit(people.scientist, births, constants_file=constants(tmp_path))
+    assert refused.value.details["limit"] == 2 * first.held_bytes - 1
+    approved(first, people)
+    with pytest.raises(LimitExceededError):
+        submit(people.scientist, births, constants_file=constants(tmp_path))
+    submit(people.reviewer, births, constants_file=constants(tmp_path))
+    actions.store_answer(first, header=HEADER, kind="tensor", path=answer_file(tmp_path))
+    submit(people.scientist, births, constants_file=constants(tmp_path))
+
+
+def test_the_constants_of_one_request_are_bounded_as_they_are_stored(
+    people: People, births: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actions, "MAX_CONSTANTS", 999)
+    with pytest.raises(LimitExceededError, match="999"):
+        submit(people.scientist, births, constants_file=constants(tmp_path))
+    assert not DataRequest.objects.exists()
+
+
+def test_files_that_belong_to_no_open_request_go_at_the_next_start(
+    people: People, births: Dataset, tmp_path: Path
+) -> None:
+    later = now() + timedelta(hours=2)
+    waiting = submit(people.scientist, births, constants_file=constants(tmp_path))
+    # Withdrawn, and the process died before the files were removed: callbacks do not run in this test.
+    over = submit(people.scientist, births, constants_file=constants(tmp_path))
+    actions.withdraw(over, by=people.scientist)
+    answered = approved(submit(people.scientist, births, constants_file=constants(tmp_path)), people)
+    actions.store_answer(answered, header=HEADER, kind="tensor", path=answer_file(tmp_path))
+    never = waiting.folder.with_name("0b5b39a4-8f0e-4b0c-9d43-0d1f7d7f4b11")
+    never.mkdir()
+    (never / "constants.safetensors").write_bytes(b"c")
+    assert tidy.remove_orphans() == 0 and never.exists()
+    assert tidy.remove_orphans(now=later) == 3
+    assert not never.exists() and not over.folder.exists()
+    assert waiting.constants_file is not None and waiting.constants_file.stat().st_size == 1000
+    assert answered.constants_file is None and answered.answer_file.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def test_rows_of_another_version_never_pair() -> None:
 
 def test_a_sequence_does_not_name_the_hidden_dataset_that_it_pairs_with() -> None:
     hidden = publish(PublishSpec(kind="tensor", name="hidden", visibility="granted"))
-    shown = publish(PublishSpec(kind="tensor", name="shown", entities_of="hidden"))
+    shown = publish(PublishSpec(kind="tensor", name="shown", entities_of=hidden.slug))
     assert str(hidden.pk) not in json.dumps(public_metadata(shown.current))
 
 
@@ -212,3 +213,33 @@ def test_private_files_of_a_publication_that_never_committed_do_not_stay() -> No
     assert actions.remove_orphans(older_than=timedelta(0), now=datetime.now(UTC) + timedelta(seconds=5)) == 1
     assert kept.exists()
     assert not orphan.exists()
+
+
+def test_a_name_tells_nobody_that_a_hidden_dataset_has_it_too() -> None:
+    hidden = PublishSpec(kind="tensor", name="Merger", visibility="granted")
+    first, second = publish(hidden), publish(hidden)
+    for dataset in (first, second):
+        assert re.fullmatch("merger-[a-z2-7]{6}", dataset.slug) and dataset.name == "Merger"
+    # Whoever publishes under the name next gets what they would have got anyway.
+    assert [publish(PublishSpec(kind="tensor", name="Merger")).slug for _ in range(2)] == ["merger", "merger-2"]
+
+
+def test_a_clash_with_what_became_hidden_is_not_counted() -> None:
+    actions.describe(publish(), visibility="granted")
+    assert re.fullmatch("births-[a-z2-7]{6}", publish().slug)
+
+
+def test_a_long_hidden_name_still_fits_an_address() -> None:
+    assert len(publish(PublishSpec(kind="tensor", name="x" * 100, visibility="granted")).slug) <= 80
+
+
+def test_a_new_version_of_a_hidden_dataset_stays_hidden_unless_its_owner_says_otherwise() -> None:
+    hidden = PublishSpec(kind="tensor", name="births", visibility="granted", accounts_may_compute=False)
+    dataset = publish(hidden)
+    actions.create_version(dataset, spec=PublishSpec(kind="tensor"), ingested=ingested(), folder=staged())
+    dataset = Dataset.objects.get(pk=dataset.pk)
+    assert (dataset.visibility, dataset.accounts_may_compute, dataset.name) == ("granted", False, "births")
+    spec = PublishSpec(kind="tensor", name="Births", visibility="accounts", accounts_may_compute=True)
+    actions.create_version(dataset, spec=spec, ingested=ingested(), folder=staged())
+    dataset = Dataset.objects.get(pk=dataset.pk)
+    assert (dataset.visibility, dataset.accounts_may_compute, dataset.name) == ("accounts", True, "Births")

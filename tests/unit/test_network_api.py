@@ -28,7 +28,8 @@ JSON = "application/json"
 def ask(method: str, path: str, body: Any = None, *, user: User | None = None, headers: Any = None) -> Any:
     headers = dict(headers or {})
     if user is not None:
-        headers["Authorization"] = f"Bearer {create_token(user=user, name='test', expires=None, by=user)[1]}"
+        _, text = create_token(user=user, name="test", expires=None, by=user, kind="session")
+        headers["Authorization"] = f"Bearer {text}"
     raw = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
     client = Client(raise_request_exception=False)
     if method == "GET":

@@ -41,7 +41,7 @@ def dana(db: None) -> User:
 
 
 def seen(user: User | None) -> set[str]:
-    return set(datasets_visible_to(user).values_list("slug", flat=True))
+    return set(datasets_visible_to(user).values_list("name", flat=True))
 
 
 def test_each_person_sees_what_the_visibility_says(people: People, ward: dict[str, Dataset], dana: User) -> None:
@@ -77,7 +77,7 @@ def test_a_team_sees_while_one_is_a_member(people: People, ward: dict[str, Datas
     team = accounts.create_team(slug="study", name="Study", members=[people.scientist], by=people.administrator)
     actions.give(ward["granted"], to=team, right="compute", reason="Study 7", by=people.owner)
     actions.give(ward["granted"], to=people.scientist, right="compute", reason="Study 7", by=people.owner)
-    assert [each.slug for each in datasets_visible_to(people.scientist)].count("granted") == 1
+    assert [each.name for each in datasets_visible_to(people.scientist)].count("granted") == 1
     assert "granted" not in seen(people.stranger)
     actions.revoke(grants_visible_to(people.owner).get(user=people.scientist), by=people.owner)
     accounts.set_members(team, members=[], by=people.administrator)
@@ -125,10 +125,10 @@ def test_an_error_does_not_tell_a_forbidden_dataset_from_none(people: People, wa
 
 
 def test_search_finds_only_what_is_visible(people: People, ward: dict[str, Dataset], dana: User) -> None:
-    assert {each.slug for each in search(people.owner, ["#BIRTHS"])} == {"listed", "accounts", "granted"}
-    assert {each.slug for each in search(people.scientist, ["#births", "births"])} == {"listed", "accounts"}
+    assert {each.name for each in search(people.owner, ["#BIRTHS"])} == {"listed", "accounts", "granted"}
+    assert {each.name for each in search(people.scientist, ["#births", "births"])} == {"listed", "accounts"}
     assert not search(people.scientist, ["granted"]) and not search(None, ["#births"])
-    assert {each.slug for each in search(dana, [])} == {"listed"}
+    assert {each.name for each in search(dana, [])} == {"listed"}
 
 
 def test_a_list_costs_the_same_however_long_it_is(

@@ -79,6 +79,38 @@ def test_database_address_is_taken_apart() -> None:
     )
 
 
+def test_encryption_asked_for_in_the_database_address_reaches_the_driver() -> None:
+    address = "postgres://grid:pw@db/grid?sslmode=verify-full&sslrootcert=/etc/ca%20.pem&connect_timeout=5"
+    options = Env({"X": address}).database("X", {}, help="")["OPTIONS"]
+    assert options == {"sslmode": "verify-full", "sslrootcert": "/etc/ca .pem", "connect_timeout": "5"}
+
+
+def test_database_is_reached_by_its_local_socket() -> None:
+    found = Env({"X": "postgres:///grid?host=/run/postgresql"}).database("X", {}, help="")
+    assert (found["HOST"], found["NAME"], found["OPTIONS"]) == ("/run/postgresql", "grid", {})
+
+
+@pytest.mark.parametrize(
+    ("query", "word"),
+    [
+        ("sslmod=require", "sslmod "),
+        ("sslmode=", "sslmode"),
+        ("sslmode=disable&sslmode=require", "sslmode"),
+        ("host=/run/postgresql", "two hosts"),
+    ],
+)
+def test_database_option_without_effect_stops_the_start(query: str, word: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=word) as caught:
+        Env({"X": f"postgres://grid:hunter2@db/grid?{query}"}).database("X", {}, help="")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_password_that_was_not_encoded_is_not_repeated_as_a_port() -> None:
+    with pytest.raises(ImproperlyConfigured, match="percent-encoded") as caught:
+        Env({"X": "postgres://grid:hunter2/x@db/grid"}).database("X", {}, help="")
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize("raw", ["mysql://a/b", "postgres://db", "postgres://db/"])
 def test_database_address_of_another_kind_is_refused_without_repeating_it(raw: str) -> None:
     with pytest.raises(ImproperlyConfigured) as caught:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 import zlib
 from contextlib import suppress
-from itertools import count
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
 from gridclient.program.graph import Node, Ref
 from gridclient.program.operations import OPERATIONS_VERSION
@@ -25,64 +23,13 @@ from gridclient.wire.frames import (
     MAX_FRAME,
     pack_batch,
     pack_chunk,
-    unpack,
 )
 from tests.factories.grid import LiveGrid
 from tests.factories.raw import RawClient, sign_in
-from tests.factories.staff import Staff
+from tests.factories.sockets import goes_on, hello, last_words, open_socket
+from tests.factories.staff import Staff, names
 
 COLUMNS = [m.Column("a", low=0.0, high=50.0)]
-_names = (f"consumer-{number}" for number in count(1))
-
-
-@pytest.fixture(scope="module")
-def staff(grid: LiveGrid) -> Staff:
-    return Staff(grid.hospital)
-
-
-@pytest.fixture(scope="module")
-def scientist(staff: Staff) -> str:
-    name = next(_names)
-    staff.hire(name, "scientist")
-    return name
-
-
-@pytest.fixture(scope="module")
-def owner(staff: Staff) -> str:
-    name = next(_names)
-    staff.hire(name, "owner")
-    return name
-
-
-def goes_on(client: RawClient) -> None:
-    """The session still answers, and with the right value."""
-    assert client.get(client.constant(np.array([2.5, 4.0]))).tolist() == [2.5, 4.0]
-
-
-def open_socket(url: str) -> ClientConnection:
-    return connect(url.replace("http", "ws", 1) + "/ws/grid/", compression=None, max_size=MAX_FRAME)
-
-
-def last_words(socket: ClientConnection) -> tuple[str, int]:
-    """The code of the goodbye, and with which code the socket was closed. Nothing may come in between."""
-    (command,) = m.decode_node(unpack(socket.recv(timeout=10, decode=False)).body).commands
-    assert isinstance(command, m.Goodbye), command
-    assert command.message
-    with pytest.raises(ConnectionClosed) as closed:
-        socket.recv(timeout=10)
-    assert closed.value.rcvd is not None
-    return command.code, closed.value.rcvd.code
-
-
-def rest_of(socket: ClientConnection) -> list[Any]:
-    """All commands until the socket is closed."""
-    found: list[Any] = []
-    with suppress(ConnectionClosed):
-        while True:
-            found += m.decode_node(unpack(socket.recv(timeout=10, decode=False)).body).commands
-    return found
-
-
 # --- hello ------------------------------------------------------------------------------------------------------
 
 
@@ -91,11 +38,6 @@ def test_silent_socket_is_closed_after_five_seconds(staff: Staff) -> None:
         began = time.monotonic()
         assert last_words(socket) == ("authentication", 4401)
         assert 4 < time.monotonic() - began < 8
-
-
-def hello(token: str = "", **changes: Any) -> m.Hello:
-    given = {"token": token, "protocol": m.PROTOCOL_VERSION, "operations": OPERATIONS_VERSION, "client": "raw"}
-    return m.Hello(**{**given, **changes})
 
 
 @pytest.mark.parametrize(
@@ -141,7 +83,7 @@ def test_browser_page_cannot_open_the_data_socket(staff: Staff, scientist: str) 
 
 def test_second_hello_changes_nothing(staff: Staff, scientist: str, owner: str) -> None:
     with staff.client(owner) as publisher:
-        dataset = publisher.publish(np.ones((12, 1)), name=next(_names), columns=COLUMNS)
+        dataset = publisher.publish(np.ones((12, 1)), name=next(names), columns=COLUMNS)
     with staff.client(scientist) as client:
         client.send(hello(staff.tokens[owner]))
         assert client.receive().code == "invalid_input"

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -21,37 +20,16 @@ from gridclient.wire.frames import (
 from tests.factories import processes
 from tests.factories.grid import LiveGrid
 from tests.factories.raw import RawClient, rest, sign_in
-from tests.factories.staff import PASSWORD, Staff, single_node
-from tests.wire.test_consumer import goes_on, hello, last_words, open_socket, rest_of
-from tests.wire.test_transfers import begin_download
+from tests.factories.sockets import begin_download, goes_on, hello, last_words, open_socket, rest_of
+from tests.factories.staff import PASSWORD, Staff, names, single_node
 
 BIG = 8 * 2**20
 COLUMNS = [m.Column("a", low=0.0, high=50.0)]
-_names = (f"open-{number}" for number in count(1))
-
-
-@pytest.fixture(scope="module")
-def staff(grid: LiveGrid) -> Staff:
-    return Staff(grid.hospital)
-
-
-@pytest.fixture(scope="module")
-def scientist(staff: Staff) -> str:
-    name = next(_names)
-    staff.hire(name, "scientist")
-    return name
-
-
-@pytest.fixture(scope="module")
-def owner(staff: Staff) -> str:
-    name = next(_names)
-    staff.hire(name, "owner")
-    return name
 
 
 @pytest.mark.parametrize("how", ["revoked", "signed out", "deactivated"])
 def test_open_socket_ends_with_the_right_to_have_it(staff: Staff, how: str) -> None:
-    name = next(_names)
+    name = next(names)
     token = staff.hire(name, "scientist")
     with staff.client(name) as client:
         begin_download(client, np.zeros(BIG // 8))
@@ -74,7 +52,7 @@ def test_open_socket_ends_with_the_right_to_have_it(staff: Staff, how: str) -> N
 def test_ask_sent_after_the_revocation_gets_no_answer(staff: Staff, owner: str) -> None:
     token = staff.call(owner, "POST", "tokens/", {"name": "laptop"})["token"]
     with staff.client(owner) as publisher:
-        dataset = publisher.publish(np.ones((12, 1)), name=next(_names), columns=COLUMNS)
+        dataset = publisher.publish(np.ones((12, 1)), name=next(names), columns=COLUMNS)
     with RawClient(staff.url, token) as client:
         value = client.asset(dataset)
         assert client.get(value).shape == (12, 1)
@@ -87,7 +65,7 @@ def test_ask_sent_after_the_revocation_gets_no_answer(staff: Staff, owner: str) 
 
 def test_revoked_grant_stops_the_next_get_of_an_open_session(staff: Staff, owner: str, scientist: str) -> None:
     with staff.client(owner) as publisher:
-        dataset = publisher.publish(np.arange(12.0).reshape(12, 1), name=next(_names), columns=COLUMNS)
+        dataset = publisher.publish(np.arange(12.0).reshape(12, 1), name=next(names), columns=COLUMNS)
     grant = staff.give(owner, dataset, scientist, "read")
     with staff.client(scientist) as client:
         value = client.asset(dataset)

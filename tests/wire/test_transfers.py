@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -16,33 +15,12 @@ from gridclient.wire.frames import (
     CHUNKS_IN_FLIGHT,
     pack_chunk,
 )
-from tests.factories.grid import LiveGrid
 from tests.factories.raw import RawClient
-from tests.factories.staff import Staff
-from tests.wire.test_consumer import goes_on
+from tests.factories.sockets import begin_download, goes_on, take_chunk
+from tests.factories.staff import Staff, names
 
 BIG = 8 * 2**20
 COLUMNS = [m.Column("a", low=0.0, high=50.0)]
-_names = (f"transfer-{number}" for number in count(1))
-
-
-@pytest.fixture(scope="module")
-def staff(grid: LiveGrid) -> Staff:
-    return Staff(grid.hospital)
-
-
-@pytest.fixture(scope="module")
-def scientist(staff: Staff) -> str:
-    name = next(_names)
-    staff.hire(name, "scientist")
-    return name
-
-
-@pytest.fixture(scope="module")
-def owner(staff: Staff) -> str:
-    name = next(_names)
-    staff.hire(name, "owner")
-    return name
 
 
 def announce(client: RawClient, data: bytes, **changes: Any) -> m.Upload:
@@ -74,7 +52,7 @@ def test_wrong_chunk_ends_its_transfer_only(staff: Staff, owner: str, name: str)
         assert client.receive().code == "not_found"
         with pytest.raises(NotFoundError):
             client.ask(m.Publish(1, m.PublishSpec(kind="tensor", name="never"), 9))
-        assert client.publish(np.ones((12, 1)), name=next(_names), columns=COLUMNS)["shape"] == [12, 1]
+        assert client.publish(np.ones((12, 1)), name=next(names), columns=COLUMNS)["shape"] == [12, 1]
 
 
 UPLOADS: dict[str, tuple[dict[str, Any], str]] = {
@@ -141,22 +119,6 @@ def test_ask_is_answered_while_an_upload_runs(staff: Staff, owner: str) -> None:
         goes_on(client)
         client.socket.send(pack_chunk(9, CHUNK_SIZE, data[CHUNK_SIZE:]))
         assert client.receive() == m.Ack(9, 2 * CHUNK_SIZE)
-
-
-def begin_download(client: RawClient, values: np.ndarray) -> tuple[m.Answer, bytearray]:
-    """Upload a constant with a window of chunks in flight, ask for it, and take what comes without acknowledging."""
-    answer = client.ask(m.Get(1000, client.constant(values)))
-    assert answer.data is None
-    received = bytearray()
-    for _ in range(CHUNKS_IN_FLIGHT):
-        take_chunk(client, answer, received)
-    return answer, received
-
-
-def take_chunk(client: RawClient, answer: m.Answer, received: bytearray) -> None:
-    frame = client.receive()
-    assert (frame.transfer, frame.offset, len(frame.body)) == (answer.transfer, len(received), CHUNK_SIZE)
-    received += frame.body
 
 
 def test_download_never_runs_ahead_of_its_acknowledgements(staff: Staff, scientist: str) -> None:

@@ -8,7 +8,8 @@ from apps.compute.labels import AGG, NOTHING, PUBLIC, ROWS, TAINTED, Call, Label
 from apps.compute.operations import PRESENCE, TABLE
 from apps.compute.rules.columns import narrowed
 from apps.compute.rules.composite import columns
-from apps.compute.rules.reductions import presence
+from apps.compute.rules.pointwise import like
+from apps.compute.rules.reductions import counts, presence
 from gridclient.wire.errors import OperationNotAllowedError
 
 
@@ -44,4 +45,9 @@ def judge(call: Call) -> Judged:
     return Judged(labels, leaves_out)
 
 
-__all__ = ["AGG", "PUBLIC", "ROWS", "TAINTED", "Judged", "Label", "judge"]
+def shapes_only(op: str) -> bool:
+    """Whether an operation's values follow from its operands' shapes and dtypes: a count does, without null records."""
+    return TABLE[op].rule in (like, counts)
+
+
+__all__ = ["AGG", "PUBLIC", "ROWS", "TAINTED", "Judged", "Label", "judge", "shapes_only"]

@@ -81,10 +81,10 @@ def named(name: str) -> str:
     return shown if shown.replace("_", "").replace("\\u{", "").replace("}", "").isalnum() else f"“{shown}”"
 
 
-def columns_text(names: Sequence[str]) -> str:
+def columns_text(names: Sequence[str], most: int = MOST_NAMES) -> str:
     """ "column a", "columns a and b", with the number of those that are left out."""
-    shown = [named(name) for name in names[:MOST_NAMES]]
-    more = [f"{len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
+    shown = [named(name) for name in names[:most]]
+    more = [f"{len(names) - most} more"] if len(names) > most else []
     return f"{'column' if len(names) == 1 else 'columns'} {_listed(shown + more)}" if names else "no column"
 
 

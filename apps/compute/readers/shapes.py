@@ -13,7 +13,7 @@ import torch
 
 from apps.compute.labels import Operand, Shape
 from apps.compute.operations import TABLE
-from apps.compute.targets import DTYPES, Target
+from apps.compute.targets import DTYPES, Target, called
 from gridclient.wire.errors import GridError, InvalidInputError, OperationNotAllowedError, ShapeError
 from gridclient.wire.tensors import ITEM_SIZES, MAX_DIMENSIONS
 
@@ -51,10 +51,9 @@ def infer(target: Target, bound: dict[str, Any]) -> list[tuple[Shape, str]]:
 
 def _tried(target: Target, bound: dict[str, Any], make: Make, otherwise: type[GridError]) -> list[torch.Tensor]:
     try:
-        made = _run(target, bound, make)
+        return called(target, bound, lambda given: make(given) if isinstance(given, Operand) else given)
     except REFUSED as error:
         raise refused(target.name, error, otherwise) from None
-    return list(made) if isinstance(made, (tuple, list)) else [made]
 
 
 def refused(name: str, error: Exception, otherwise: type[GridError]) -> GridError:
@@ -72,22 +71,3 @@ def _meta(operand: Operand) -> torch.Tensor:
 def _tiny(operand: Operand) -> torch.Tensor:
     # Extents up to 1 matter (broadcasting, empty reductions); larger ones fit together at 2 as well.
     return torch.zeros([min(extent, 2) for extent in operand.shape], dtype=DTYPES[operand.dtype])
-
-
-def _run(target: Target, bound: dict[str, Any], make: Make) -> Any:
-    def value(given: Any) -> Any:
-        if isinstance(given, Operand):
-            return make(given)
-        if isinstance(given, list):
-            return [value(item) for item in given]
-        return given
-
-    args = [value(bound[parameter.name]) for parameter in target.parameters if not parameter.keyword]
-    kwargs = {
-        parameter.name: DTYPES.get(bound[parameter.name])
-        if parameter.type == "ScalarType"
-        else value(bound[parameter.name])
-        for parameter in target.parameters
-        if parameter.keyword
-    }
-    return target.call(*args, **kwargs)

@@ -6,16 +6,16 @@ left out at the reduction, after every map: exp(0) = 1 counts nobody.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 import torch
 
 from apps.compute import mapped
-from apps.compute.programs import Entry, Program
-from apps.compute.targets import DTYPES, TARGETS
-from gridclient.program.graph import ASSET, CONSTANT, Dtype, Ref
+from apps.compute.programs import MAX_LINE, Entry, Program
+from apps.compute.targets import DTYPES, TARGETS, bind, called
+from gridclient.program.graph import ASSET, CONSTANT, Ref
 from gridclient.wire.errors import GridError, InternalError
 
 Computed: TypeAlias = torch.Tensor | Any  # a pyarrow.Table, which has no types
@@ -47,7 +47,7 @@ class TorchReader:
     def forget(self, ref: Ref) -> None:
         """The client holds this output no longer."""
         entry = self._program.entries.get(ref.node)
-        if entry is None or ref.output >= len(entry.facts):
+        if entry is None or not 0 <= ref.output < len(entry.facts):
             return
         entry.held &= ~(1 << ref.output)
         if not entry.held and not entry.waiting:
@@ -71,7 +71,9 @@ class TorchReader:
                 raise
             except Exception:  # whatever it was, its text may depend on values
                 raise InternalError(
-                    f"{entry.node.op} could not be computed.", operation=entry.node.op, line=entry.node.line
+                    f"{entry.node.op} could not be computed.",
+                    operation=entry.node.op,
+                    line=entry.node.line[:MAX_LINE],
                 ) from None
             if not _as_judged(entry, running[number]):
                 raise InternalError(f"{entry.node.op} gave another shape than was judged.", operation=entry.node.op)
@@ -85,6 +87,15 @@ class TorchReader:
     def constant(self, entry: Entry) -> torch.Tensor:
         """The tensor of a constant's node."""
         return self._program.constants.tensor(entry.node.args[0])
+
+    def once(self, entry: Entry, operands: Mapping[int, tuple[Computed, ...]]) -> tuple[Computed, ...]:
+        """One node's outputs from those of its operands, kept nowhere. Raises InternalError with a fixed text."""
+        try:
+            return self._step(entry, dict(operands))
+        except GridError:
+            raise
+        except Exception:  # as in `value`
+            raise InternalError(f"{entry.node.op} could not be computed.", operation=entry.node.op) from None
 
     def _free(self, numbers: list[int]) -> None:
         for number in numbers:
@@ -109,33 +120,38 @@ class TorchReader:
             return (read(spec, part),)
         if node.op == CONSTANT:
             return (self.constant(entry),)
+        target = TARGETS[node.op]
+        bound = bind(target, node)
         if node.op in ("grid::column", "grid::columns"):
-            spec, part = self._program.judge.asset(self._program.entries[node.args[0].node].node)
-            return (mapped.columns(spec, part, node.args[1]),)
+            spec, part = self._program.judge.asset(self._program.entries[bound["self"].node].node)
+            return (mapped.columns(spec, part, bound["names"]),)
         if node.op == "grid::count":
-            return (self._count(entry),)
+            return (self._count(entry, bound["self"]),)
 
         def value(given: Any) -> Any:
-            if isinstance(given, Ref):
-                return running[given.node][given.output]
-            if isinstance(given, Dtype):
-                return DTYPES[given.name]
-            if isinstance(given, list):
-                return [value(item) for item in given]
-            return given
+            if not isinstance(given, Ref):
+                return given
+            return self._blank(given) if entry.shapes_only else running[given.node][given.output]
 
-        args = [value(given) for given in node.args]
-        # The only text is a memory format, and how values lie in memory is the worker's business.
-        kwargs = {name: value(given) for name, given in node.kwargs.items() if not isinstance(given, str)}
-        if entry.presence is not None:
-            return (self._masked(node.op, entry.presence, args, kwargs),)
-        made = TARGETS[node.op].call(*args, **kwargs)
-        return tuple(made) if isinstance(made, (tuple, list)) else (made,)
+        if entry.presence is None:
+            return tuple(called(target, bound, value))
+        left = self._left(entry.presence, value(bound["self"]))
+        (reduced,) = called(target, bound, lambda given: left if isinstance(given, Ref) else given)
+        if node.op in ("aten::mean", "aten::mean.dim"):
+            records = self._records(entry.presence[1])
+            # The total form of a mean over no record at all is NaN.
+            reduced = reduced * (records.numel() / records.sum().to(torch.float64)).to(reduced.dtype)
+        return (reduced,)
 
-    def _count(self, entry: Entry) -> torch.Tensor:
+    def _blank(self, ref: Ref) -> torch.Tensor:
+        """One number that stands for a value of which only shape and dtype are wanted."""
+        fact = self._program.fact(ref)
+        return torch.zeros((), dtype=DTYPES[fact.dtype]).expand(fact.shape)
+
+    def _count(self, entry: Entry, ref: Ref) -> torch.Tensor:
         if entry.presence is not None:
             return self._records(entry.presence[1]).sum()
-        operand = self._program.fact(entry.node.args[0])
+        operand = self._program.fact(ref)
         return torch.tensor(operand.shape[operand.label.axis])
 
     def _records(self, versions: frozenset[tuple[str, int]]) -> torch.Tensor:
@@ -145,19 +161,14 @@ class TorchReader:
             self._presence[versions] = torch.stack(flags).all(0)
         return self._presence[versions]
 
-    def _masked(self, op: str, presence: Presence, args: list[Any], kwargs: dict[str, Any]) -> torch.Tensor:
-        """sum or mean over records only. The total form of a mean over no record at all is NaN."""
+    def _left(self, presence: Presence, given: torch.Tensor) -> torch.Tensor:
+        """A value with 0 in place of null records, so that they are left out of its sum."""
         axis, versions = presence
-        given = args[0]
         records = self._records(versions)
         shape = [1] * given.dim()
         shape[axis] = records.numel()
         # Chosen, not multiplied: 0 × infinity is not 0.
-        left = torch.where(records.reshape(shape), given, torch.zeros((), dtype=given.dtype))
-        reduced = TARGETS[op].call(left, *args[1:], **kwargs)
-        if op in ("aten::mean", "aten::mean.dim"):
-            reduced = reduced * (records.numel() / records.sum().to(torch.float64)).to(reduced.dtype)
-        return reduced
+        return torch.where(records.reshape(shape), given, torch.zeros((), dtype=given.dtype))
 
 
 def _as_judged(entry: Entry, computed: tuple[Computed, ...]) -> bool:

@@ -28,7 +28,9 @@ def _with(label: Label, found: Columns | None) -> Label:
         return label if label.columns is None else msgspec.structs.replace(label, columns=None)
     inputs = frozenset([Dependence(found.dataset, found.version, frozenset(found.names))])
     # One column without an axis of its own: its name is in the inputs.
-    return msgspec.structs.replace(label, inputs=inputs, columns=None if found.axis is None else found)
+    return msgspec.structs.replace(
+        label, inputs=label.inputs if found.padded else inputs, columns=None if found.axis is None else found
+    )
 
 
 def _after(call: Call, rule: object) -> Columns | None:

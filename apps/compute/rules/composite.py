@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from apps.compute.labels import ROWS, Call, Columns, Label, Source, tainted
+from apps.compute.labels import ROWS, Call, Columns, Label, Source, narrowed_to, tainted
 
 
 def columns(call: Call) -> Label:
@@ -15,6 +15,7 @@ def columns(call: Call) -> Label:
     names = call.args["names"]
     chosen = tuple(names) if isinstance(names, list) else (names,)
     source = Source(label.source.dataset, label.source.version, chosen, 1 if isinstance(names, list) else None)
-    inputs = frozenset(found._replace(columns=frozenset(chosen)) for found in label.inputs)
-    several = Columns(source.dataset, source.version, chosen, 1) if isinstance(names, list) else None
+    version = (source.dataset, source.version)
+    inputs = narrowed_to(label, version, chosen)
+    several = Columns(*version, chosen, 1, version in label.mask) if isinstance(names, list) else None
     return msgspec.structs.replace(label, source=source, inputs=inputs, columns=several)

@@ -6,7 +6,21 @@ from math import prod
 
 import msgspec
 
-from apps.compute.labels import AGG, PUBLIC, ROWS, Call, Label, Operand, Shape, Source, aligned, by_rows, tainted, total
+from apps.compute.labels import (
+    AGG,
+    PUBLIC,
+    ROWS,
+    Call,
+    Label,
+    Operand,
+    Shape,
+    Source,
+    aligned,
+    by_rows,
+    narrowed_to,
+    tainted,
+    total,
+)
 
 
 def moved(call: Call) -> Label:
@@ -185,10 +199,7 @@ def _renamed(call: Call, value: Operand, places: dict[int, int], *, source: bool
 def _narrowed(label: Label, source: Source, columns: tuple[str, ...], axis: int | None) -> Label:
     """The label of fewer columns of a source, which lie on `axis` now (None: one column without an axis)."""
     version = (source.dataset, source.version)
-    inputs = frozenset(
-        found._replace(columns=frozenset(columns)) if (found.dataset, found.version) == version else found
-        for found in label.inputs
-    )
+    inputs = narrowed_to(label, version, columns)
     return msgspec.structs.replace(label, inputs=inputs, source=Source(*version, columns, axis))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.compute.labels import AGG, ROWS, Answer, Call, Dependence, Label, Operand, by_rows, tainted, total
+from apps.compute.labels import AGG, ROWS, Answer, Call, Label, Operand, by_rows, narrowed_to, tainted, total
 from apps.compute.rules.pointwise import exact
 
 SUMMABLE = {None, "float32", "float64", "int64"}
@@ -50,15 +50,15 @@ def means(call: Call) -> Label:
 
 
 def counts(call: Call) -> Label:
-    """grid::count: how many records stand behind a value. It depends on no column."""
+    """grid::count: how many records stand behind a value. It depends on no column, unless there are null records."""
     label = call.operand("self").label
     if label.kind != ROWS:
         return tainted(call)
     source = label.source
     if source is None:
         return total(call)
-    answer = Answer("count", source.dataset, source.version, ())
-    return Label(AGG, frozenset([Dependence(source.dataset, source.version, frozenset())]), closed=answer)
+    version = (source.dataset, source.version)
+    return Label(AGG, narrowed_to(label, version, ()), closed=Answer("count", *version, ()))
 
 
 def _additive(call: Call, kind: str) -> Label:

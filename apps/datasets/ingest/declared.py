@@ -30,7 +30,7 @@ def check_spec(spec: PublishSpec, limits: IngestLimits, problems: Problems) -> N
     """Add every problem of the specification."""
     if spec.kind not in (TENSOR, TABLE):
         problems.add("kind: it must be 'tensor' or 'table'.")
-    if spec.visibility not in VISIBILITIES:
+    if spec.visibility is not None and spec.visibility not in VISIBILITIES:
         problems.add(f"visibility: it must be one of {', '.join(VISIBILITIES)}.")
     _check_texts(spec, problems)
     if spec.max_rows is not None and not 1 <= spec.max_rows <= limits.rows:

@@ -46,9 +46,10 @@ class Administration:
         """Give an account exactly these roles."""
         return Account(self.http.patch(_user(username), roles=_texts(roles, "roles")))
 
-    def set_password(self, username: str, password: str) -> Account:
-        """Give an account another password; its sessions end."""
-        return Account(self.http.patch(_user(username), password=password))
+    def set_password(self, username: str, password: str, *, old: str | None = None) -> Account:
+        """Give an account another password; its (other) sign-ins end. One's own needs the `old` one."""
+        proof = {} if old is None else {"old_password": old}
+        return Account(self.http.patch(_user(username), password=password, **proof))
 
     def deactivate_user(self, username: str) -> Account:
         """Close an account. Its tokens die, its history stays, and its name is never given away."""

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from gridclient import settings
-from gridclient.failures import again, end, refusal, silent, with_line
+from gridclient.failures import again, cut_off, end, refusal, silent, too_long, with_line
 from gridclient.loop import background
 from gridclient.program.graph import Node, Ref
 from gridclient.program.operations import OPERATIONS_VERSION
@@ -26,7 +26,6 @@ from gridclient.transfers import Buffer, Incoming, Outgoing
 from gridclient.websocket import Socket, nobody, open_socket
 from gridclient.wire import messages as m
 from gridclient.wire.errors import (
-    BY_CODE,
     ConnectionLostError,
     GridError,
     InvalidInputError,
@@ -42,7 +41,6 @@ FLUSH_AT = 256
 FLUSH_AFTER = 0.003
 UPLOADS_AT_A_TIME = 8
 WELCOME_WITHIN = 15.0
-_BY_CLOSE = {cls.close: cls for cls in BY_CODE.values() if cls.close is not None}
 
 
 class Connection:
@@ -238,11 +236,7 @@ class Connection:
             self._hand_over(commands[len(commands) // 2 :])
             return
         if len(body) > MAX_BATCH:
-            self._error = LimitExceededError(
-                f"One command would take {len(body)} bytes; a batch has at most {MAX_BATCH}. "
-                "Long lists belong into a tensor.",
-                limit=MAX_BATCH,
-            )
+            self._error = too_long(len(body))
             for command in commands:
                 waiting = self._waiting.get(getattr(command, "ask", 0))
                 if waiting is not None:
@@ -383,9 +377,7 @@ class Connection:
             end(waiting, error)
 
     def _on_lost(self, code: int | None, reason: str) -> None:
-        # A node says goodbye first; this is for who stands in between, and for a node that could not.
-        kind = _BY_CLOSE.get(code or 0, ConnectionLostError)
-        self._fail(kind(reason or "The connection to the node was lost. Check that it runs, then connect again."))
+        self._fail(cut_off(code, reason))
 
     def _break(self, error: GridError) -> None:
         self._fail(error)

@@ -109,7 +109,7 @@ class Dataset:
         """Publish a new version; returns a pointer to it. Pointers to the old version keep it.
 
         `values`: as for `private_tensor` or `private_table` (or what one of these made), with the same arguments.
-        Columns, bounds, categories, `missing`, `max_rows_per_entity` stay as they were unless given.
+        Columns, bounds, categories, `missing`, `max_rows_per_entity`, visibility stay as they were unless given.
         """
         from gridclient.publish import replacement
 
@@ -135,9 +135,10 @@ class Dataset:
             )
         )
 
-    def grants(self) -> list[Grant]:
-        """The grants on it that I may see."""
-        return [Grant(row) for row in self._node.http.pages(self._path("grants/"))]
+    def grants(self, *, revoked: bool = False, once: bool = False) -> list[Grant]:
+        """The grants on it that I may see; `revoked`: also those taken back, `once`: also those of approvals."""
+        wanted = {name: 1 for name, chosen in (("revoked", revoked), ("once", once)) if chosen}
+        return [Grant(row) for row in self._node.http.pages(self._path("grants/"), **wanted)]
 
     def revoke(self, grant: Grant | int) -> None:
         """Take a grant back."""

@@ -6,8 +6,11 @@ from concurrent.futures import Future
 from typing import Any
 
 from gridclient import settings
-from gridclient.wire.errors import ConnectionLostError, GridError, from_code
+from gridclient.wire.errors import BY_CODE, ConnectionLostError, GridError, LimitExceededError, from_code
+from gridclient.wire.frames import MAX_BATCH
 from gridclient.wire.messages import Refused
+
+_BY_CLOSE = {cls.close: cls for cls in BY_CODE.values() if cls.close is not None}
 
 
 def refusal(refused: Refused) -> GridError:
@@ -39,4 +42,21 @@ def silent() -> GridError:
     return ConnectionLostError(
         f"The node did not answer within {settings.timeout:g} seconds (grid.settings.timeout). "
         "Ask again, or connect again."
+    )
+
+
+def cut_off(code: int | None, reason: str) -> GridError:
+    """The socket was closed with this code.
+
+    A node says goodbye first; this is for who stands in between, and for a node that could not.
+    """
+    kind = _BY_CLOSE.get(code or 0, ConnectionLostError)
+    return kind(reason or "The connection to the node was lost. Check that it runs, then connect again.")
+
+
+def too_long(nbytes: int) -> GridError:
+    """One command is longer than any batch."""
+    return LimitExceededError(
+        f"One command would take {nbytes} bytes; a batch has at most {MAX_BATCH}. Long lists belong into a tensor.",
+        limit=MAX_BATCH,
     )

@@ -35,8 +35,8 @@ class Declared:
 
     allowed_users: Sequence[str] = ()
     name: str | None = None
-    visibility: str = "listed"
-    accounts_may_compute: bool = True
+    visibility: str | None = None
+    accounts_may_compute: bool | None = None
     entities_of: Any = None
     missing: str | float = "refuse"
     rows: str | None = None
@@ -48,7 +48,7 @@ class Declared:
         found: Problems = []
         if isinstance(self.allowed_users, str) or not all(isinstance(name, str) for name in self.allowed_users):
             found.append("allowed_users: a list of usernames.")
-        if self.visibility not in ("listed", "accounts", "granted"):
+        if self.visibility not in (None, "listed", "accounts", "granted"):
             found.append("visibility: 'listed', 'accounts' or 'granted'.")
         if isinstance(self.missing, str) and self.missing not in ("refuse", "null"):
             found.append("missing: 'refuse', 'null' or the number that stands for a missing value.")
@@ -191,8 +191,8 @@ def private_tensor(
     entities_of: Any = None,
     columns: Sequence[str] | None = None,
     name: str | None = None,
-    visibility: str = "listed",
-    accounts_may_compute: bool = True,
+    visibility: str | None = None,
+    accounts_may_compute: bool | None = None,
     missing: str | float = "refuse",
     rows: str | None = None,
     max_rows: int | None = None,
@@ -207,7 +207,7 @@ def private_tensor(
     entities       None: each row is one person; or a sequence of identifiers, one per row
     entities_of    a dataset whose rows are the same people in the same order, instead of `entities`
     columns        names of the second axis
-    visibility     "listed" (everybody finds it), "accounts" (of this node), "granted" (who got a grant)
+    visibility     "listed" (the default: everybody finds it), "accounts" (of this node), "granted" (who got a grant)
     missing        "refuse", a number that stands for NaN, or "null" (the row counts as nothing)
     rows, max_rows "public"; or max_rows=N: the number of rows is private, padded to N
     mock           public look-alike values; None: made by the node from public metadata
@@ -247,8 +247,8 @@ def private_table(
     entities_of: Any = None,
     columns: Sequence[str] | None = None,
     name: str | None = None,
-    visibility: str = "listed",
-    accounts_may_compute: bool = True,
+    visibility: str | None = None,
+    accounts_may_compute: bool | None = None,
     missing: str | float = "refuse",
     rows: str | None = None,
     max_rows: int | None = None,
@@ -306,7 +306,6 @@ def replacement(dataset: Dataset, values: Any, declared: Mapping[str, Any]) -> P
             raise InvalidInputError("entities: this dataset says who each row is; say it for the new rows too.")
         kept: dict[str, Any] = {
             "missing": known["missing"],
-            "visibility": known["visibility"],
             "max_rows_per_entity": known["max_rows_per_entity"],
             "max_rows": None if known["rows_public"] else dataset.shape[0],
         }

@@ -54,7 +54,7 @@ class Token(Record):
 
 
 class Grant(Record):
-    """`id`, `dataset`, `to`, `right`, `columns`, `expires`, `reason`, `given_by`, `revoked`."""
+    """`id`, `dataset`, `to`, `right`, `columns`, `expires`, `reason`, `given_by`, `revoked`, `request`."""
 
     shown = ("id", "dataset", "to", "right", "expires", "revoked")
 

@@ -14,7 +14,10 @@ from gridsite.grid import Grid, GridRefusal
 
 
 class Command(BaseCommand):
-    help = "Run a network and its nodes on this machine, for development, until SIGTERM or Ctrl-C."
+    help = (
+        "Run a network and its nodes on this machine, for development, until SIGTERM or Ctrl-C. "
+        "The account 'admin' of each is administrator and data owner in one: keep these apart where data is real."
+    )
     # This process serves nothing and has no database or secret of its own.
     requires_system_checks: list[str] = []
 

@@ -16,7 +16,7 @@ from gridclient.program.operations import OPERATIONS
 from gridclient.recorder import rewrites
 from gridclient.recorder.places import VIEWS, check_writable
 from gridclient.recorder.rewrites import WRITTEN, Rule, Turned
-from gridclient.recorder.tape import Operation, Tape, Value, operation
+from gridclient.recorder.tape import Operation, Tape, Value, not_in_table, operation
 from gridclient.wire.errors import OperationNotAllowedError, RemoteValueError
 
 _CHANGES_OF_DTYPE = "aten::_to_copy"
@@ -77,7 +77,7 @@ def _make(func: Any) -> Rule:
 
 def refusal(name: str, hint: str = "") -> Rule:
     """A rule that raises OperationNotAllowedError by the operation's name."""
-    text = f"{name} is not in the table of operations that a node computes. {hint or _HINTS.get(name, '')}".strip()
+    text = f"{not_in_table(name)} {hint or _HINTS.get(name, '')}".strip()
 
     def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
         raise OperationNotAllowedError(text, operation=name)

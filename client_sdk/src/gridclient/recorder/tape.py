@@ -39,11 +39,19 @@ class Operation(NamedTuple):
     call: Any
 
 
+def not_in_table(name: str) -> str:
+    """What is said of an operation that no node computes."""
+    return (
+        f"{name} is not in the table of operations that a node computes "
+        "(the list: docs/reference/operations.md; ask for what is missing there)."
+    )
+
+
 @functools.cache
 def operation(name: str) -> Operation:
     """The operation of the table with this name. Raises OperationNotAllowedError for any other."""
     if name not in OPERATIONS:
-        raise OperationNotAllowedError(f"{name} is not in the table of operations.", operation=name)
+        raise OperationNotAllowedError(not_in_table(name), operation=name)
     packet, _, overload = name.removeprefix("aten::").partition(".")
     return Operation(name, getattr(getattr(torch.ops.aten, packet), overload or "default"))
 
@@ -267,7 +275,7 @@ def _memory_order(tensor: torch.Tensor) -> list[int] | None:
 def _program_too_long(limit: int) -> LimitExceededError:
     what = "operations" if limit == MAX_NODES else "bytes"
     return LimitExceededError(
-        f"The program of this session has reached {limit} {what}. Use a plan (@grid.plan) or grid.federated, which "
-        "send a loop once, or connect again for a new session.",
+        f"The program of this session has reached {limit} {what}. Connect again for a new session, "
+        "and do it in smaller programs.",
         limit=limit,
     )

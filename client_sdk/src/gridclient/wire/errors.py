@@ -42,22 +42,32 @@ class GridError(Exception):
 
 
 class AuthenticationError(GridError):
+    """Who you are could not be established."""
+
     code, status, close = "authentication", 401, 4401
 
 
 class VersionMismatchError(GridError):
+    """The two ends speak different protocols."""
+
     code, status, close = "version_mismatch", 426, 4426
 
 
 class ConnectionLostError(GridError):
+    """The other end is not there, or not any more."""
+
     code, status = "connection_lost", 503
 
 
 class NotFoundError(GridError):
+    """Absent, or not for you: the two look alike."""
+
     code, status = "not_found", 404
 
 
 class NotPermittedError(GridError):
+    """You may see it, but not do this."""
+
     code, status = "not_permitted", 403
 
 
@@ -68,52 +78,68 @@ class GetNotPermittedError(NotPermittedError):
 
 
 class PublishNotPermittedError(NotPermittedError):
+    """You may not publish here."""
+
     code = "publish_not_permitted"
 
 
 class RequestPendingError(GridError):
+    """Nobody has decided on the request yet."""
+
     code, status = "request_pending", 409
 
 
 class RequestDeniedError(GridError):
+    """The request was decided: no. The message has the reason."""
+
     code, status = "request_denied", 403
 
 
 class RemoteValueError(GridError, RuntimeError):
+    """The value of a pointer was needed without `.get()`."""
+
     code = "remote_value"
 
 
 class OperationNotAllowedError(GridError, RuntimeError):
-    """`details["operation"]` is the name of the operation."""
+    """Not in the table of operations. `details["operation"]` is its name."""
 
     code = "operation_not_allowed"
 
 
 class ShapeError(GridError, RuntimeError):
+    """The operands do not fit together."""
+
     code = "shape"
 
 
 class DifferentNodesError(GridError):
+    """The operands live on two nodes."""
+
     code = "different_nodes"
 
 
 class LimitExceededError(GridError):
-    """`details["limit"]` is the cap that was reached."""
+    """A stated cap was reached: `details["limit"]`."""
 
     code, status = "limit_exceeded", 429
 
 
 class InvalidInputError(GridError, ValueError):
-    """`details["problems"]`, where there are several, lists every one of them."""
+    """An argument is wrong. `details["problems"]`, where there are several, lists every one of them."""
 
     code, status = "invalid_input", 400
 
 
 class ConflictError(GridError):
+    """The thing changed meanwhile, or exists already."""
+
     code, status = "conflict", 409
 
 
 class InternalError(GridError):
+    """Our fault, not yours. Says nothing about data."""
+
     code, status = "internal", 500
 
 

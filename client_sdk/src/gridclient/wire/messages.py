@@ -121,7 +121,8 @@ class PublishSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `kind`: "tensor" | "table". `entities`: None (each row is one person), "" (tensor: the upload's `entities`) or a
     table's column name. `missing`: "refuse", "null" or a number. `max_rows`: None (n is public) or the padded n.
-    `replace`: slug of a dataset that gets a new version.
+    `visibility` and `accounts_may_compute`: None is "listed" and true for a new dataset, and no change for a new
+    version. `replace`: slug of a dataset that gets a new version.
     """
 
     kind: str
@@ -134,8 +135,8 @@ class PublishSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_rows_per_entity: int = 1
     max_rows: int | None = None
     missing: str | float = "refuse"
-    visibility: str = "listed"
-    accounts_may_compute: bool = True
+    visibility: str | None = None
+    accounts_may_compute: bool | None = None
     allowed_users: list[str] = []
     replace: str | None = None
 
