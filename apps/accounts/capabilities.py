@@ -27,7 +27,8 @@ ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
 # An account that signed in through a network has no roles; this is all it may do until someone gives it one.
 FEDERATED = frozenset({COMPUTE_USE})
 
-# capability -> app label -> actions of the console. Nothing is ever deleted there, so "delete" is in no row.
+# capability -> app label -> actions of the console. Nothing is ever deleted there, so "delete" is in no row;
+# datasets are published by the client, so they have no "add".
 CONSOLE: dict[str, dict[str, frozenset[str]]] = {
     EVERYTHING_READ: {
         label: frozenset({"view"})
@@ -43,13 +44,14 @@ CONSOLE: dict[str, dict[str, frozenset[str]]] = {
     DATASETS_PUBLISH: {
         "compute": frozenset({"view"}),
         "datarequests": frozenset({"view", "change"}),
-        "datasets": frozenset({"view", "add", "change"}),
+        "datasets": frozenset({"view", "change"}),
         "permissions": frozenset({"view", "add", "change"}),
         "tags": frozenset({"view"}),
     },
 }
-# Written by verbs only, never by a form.
-READ_ONLY = frozenset({"accounts.role", "accounts.accesstoken", "accounts.lockout"})
+# Written by verbs only, never by a form. The counters of the lock-out and ownership have no page: the key of the one
+# is an HMAC that nobody could read (the audit log has the refusals), and a dataset's page names its owner.
+READ_ONLY = frozenset({"accounts.role", "accounts.accesstoken"})
 
 
 def console_actions(capabilities: Iterable[str], label: str, model: str = "") -> frozenset[str]:

@@ -61,6 +61,7 @@ class DatasetChange(Body, frozen=True):
     description: str | UnsetType = UNSET
     tags: list[str] | UnsetType = UNSET
     visibility: str | UnsetType = UNSET
+    accounts_may_compute: bool | UnsetType = UNSET
 
 
 class NewGrant(Body, frozen=True):

@@ -30,8 +30,7 @@ from apps.compute.workers import Worker
 from apps.core.canonical import digest
 from apps.core.clock import now
 from apps.core.database import in_database
-from apps.datasets.models import Dataset
-from apps.permissions.policies import Ask, Closed, Decision, decide
+from apps.permissions.policies import Ask, Closed, decide
 from apps.permissions.policies import Input as AskInput
 from gridclient.program.graph import Ref
 from gridclient.wire.errors import AuthenticationError, InternalError, InvalidInputError
@@ -82,13 +81,13 @@ async def pointer(worker: Worker, value: Ref, proposal: Proposal, *, caller: Cal
             header = TensorHeader(proposal.dtype, list(proposal.shape), len(proposal.value))
             return Released(Answered(proposal.kind, header, proposal.value, None), "public", key=_KEY)
         return Released(await _evaluate(worker, value, proposal, path), "public", key=_KEY)
-    decision, found = await in_database(_permit, caller, proposal, path)
-    if found is not None:
-        return Released(found, decision.route, key=_KEY)
-    answer = await _evaluate(worker, value, proposal, path)
-    if decision.route == "aggregate":
-        answer = await in_database(_keep, proposal, answer, path)
-    return Released(answer, decision.route, key=_KEY)
+    # An exact aggregate is computed before it is decided about, so that the decision, its record and the kept answer
+    # are one commit. Nothing leaves when the decision is no, and the caller may compute it anyway.
+    ready = None
+    if proposal.closed is not None and not await in_database(_is_kept, proposal):
+        ready = await _evaluate(worker, value, proposal, path)
+    route, answer = await in_database(_permit, caller, proposal, ready, path)
+    return Released(answer or ready or await _evaluate(worker, value, proposal, path), route, key=_KEY)
 
 
 async def approved(worker: Worker, value: Ref, proposal: Proposal, *, user: User, path: Path) -> Answered:
@@ -121,7 +120,8 @@ def _ask(proposal: Proposal) -> Ask:
 
 
 @transaction.atomic
-def _permit(caller: Caller, proposal: Proposal, path: Path) -> tuple[Decision, Answered | None]:
+def _permit(caller: Caller, proposal: Proposal, ready: Answered | None, path: Path) -> tuple[str, Answered | None]:
+    """Decide and record; by which route it leaves, and the kept answer where it is an aggregate."""
     user = user_of_live_token(caller.token)
     decision = decide(user, _ask(proposal), k=settings.GRID_K, now=now())
     record(
@@ -136,9 +136,15 @@ def _permit(caller: Caller, proposal: Proposal, path: Path) -> tuple[Decision, A
         shape=list(proposal.shape),
     )
     if decision.route != "aggregate":
-        return decision, None
-    answers = list(StoredAnswer.objects.filter(key=_question(proposal)).order_by())
-    return decision, _answered(answers[0], path) if answers else None
+        return decision.route, None
+    if ready is not None:
+        _keep(proposal, ready)
+    kept = StoredAnswer.objects.filter(key=_question(proposal)).order_by().get()
+    return decision.route, _answered(kept, path)
+
+
+def _is_kept(proposal: Proposal) -> bool:
+    return StoredAnswer.objects.filter(key=_question(proposal)).order_by().exists()
 
 
 def _question(proposal: Proposal) -> str:
@@ -157,24 +163,21 @@ def _question(proposal: Proposal) -> str:
     return digest(named)
 
 
-@transaction.atomic
-def _keep(proposal: Proposal, answer: Answered, path: Path) -> Answered:
-    """Store the first answer; whoever computed a second one at the same time gets the first."""
+def _keep(proposal: Proposal, answer: Answered) -> None:
+    """Store the first answer; a second one, computed at the same time, is dropped."""
     closed = proposal.closed
     if closed is None:
         raise InternalError("Only an answer of the closed set is kept.")
-    row, _ = StoredAnswer.objects.get_or_create(
+    row = StoredAnswer(
         key=_question(proposal),
-        defaults={
-            "dataset": Dataset.objects.get(pk=closed.dataset),
-            "version": closed.version,
-            "question": f"{closed.kind} of {', '.join(closed.columns) or 'rows'}"[:400],
-            "dtype": answer.header.dtype,
-            "shape": list(answer.header.shape),
-            "data": path.read_bytes() if answer.data is None else answer.data,
-        },
+        dataset_id=UUID(closed.dataset),
+        version=closed.version,
+        question=f"{closed.kind} of {', '.join(closed.columns) or 'rows'}"[:400],
+        dtype=answer.header.dtype,
+        shape=list(answer.header.shape),
+        data=answer.data if answer.path is None else answer.path.read_bytes(),
     )
-    return _answered(row, path)
+    StoredAnswer.objects.bulk_create([row], ignore_conflicts=True)
 
 
 def _answered(row: StoredAnswer, path: Path) -> Answered:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from unfold.decorators import display
 from unfold.widgets import (
@@ -160,6 +160,34 @@ class UserAdmin(GridAdmin):
     @display(description="last sign-in", ordering="last_login")
     def signed_in(self, user: User) -> str:
         return when(user.last_login)
+
+
+@admin.register(Role)
+class RoleAdmin(GridAdmin):
+    plural = "Roles"
+    list_display = ["title", "name", "opens", "holders"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Role]:
+        active = Count("users", filter=Q(users__is_active=True), distinct=True)
+        return Role.objects.annotate(active=active)
+
+    def panels(self, user: User, obj: Role) -> list[Panel]:
+        holders = [link(user, each) for each in users_visible_to(user).filter(roles=obj, is_active=True)]
+        facts = [
+            ("Title", obj.title),
+            ("In calls", obj.name),
+            ("Capabilities", list(obj.capabilities)),
+            ("Active accounts", lines(holders) or "nobody"),
+        ]
+        return [Panel("Role", facts)]
+
+    @display(description="capabilities")
+    def opens(self, role: Role) -> str:
+        return ", ".join(role.capabilities)
+
+    @display(description="active accounts", ordering="active")
+    def holders(self, role: Any) -> int:
+        return int(role.active)
 
 
 class _Members(forms.CharField):

@@ -3,9 +3,9 @@
 from django.contrib import admin
 from django.contrib.auth.models import Group
 
-from apps.console import accounts, audit, compute, datarequests, datasets, network, permissions, tokens
+from apps.console import accounts, audit, compute, datarequests, datasets, network, permissions, tags, tokens
 
-__all__ = ["accounts", "audit", "compute", "datarequests", "datasets", "network", "permissions", "tokens"]
+__all__ = ["accounts", "audit", "compute", "datarequests", "datasets", "network", "permissions", "tags", "tokens"]
 
 # Rights come from roles; Django's own groups mean nothing here.
 admin.site.unregister(Group)

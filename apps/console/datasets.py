@@ -9,17 +9,27 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.decorators import display
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+)
 
 from apps.accounts.models import User
 from apps.console.acts import Act
 from apps.console.base import GridAdmin, person
+from apps.console.filters import ByDataset
 from apps.console.permissions import status_of
 from apps.console.show import Panel, column, link, times, when
-from apps.datasets.models import Dataset, Visibility
+from apps.datasets.models import Dataset, DatasetVersion, Visibility
 from apps.permissions.actions import describe
 from apps.permissions.policies import can_grant
 from apps.permissions.queries import datasets_visible_to, grants_visible_to
+
+COMPUTING = {
+    "yes": "whoever sees it builds programs and asks through the queue",
+    "no": "only who has a grant for it",
+}
 
 
 class Describe(Act):
@@ -31,6 +41,13 @@ class Describe(Act):
     )
     tags = forms.CharField(required=False, widget=UnfoldAdminTextInputWidget, help_text="Separated by commas.")
     visibility = forms.ChoiceField(choices=Visibility.choices, widget=UnfoldAdminSelectWidget)
+    # Not a box to tick: one that is missing from what was sent would mean "no".
+    accounts_may_compute = forms.TypedChoiceField(
+        label="Computing",
+        choices=list(COMPUTING.items()),
+        coerce=lambda chosen: chosen == "yes",
+        widget=UnfoldAdminSelectWidget,
+    )
 
     def __init__(self, *args: Any, obj: Dataset, **kwargs: Any) -> None:
         words = {
@@ -38,6 +55,7 @@ class Describe(Act):
             "description": obj.description,
             "tags": ", ".join(obj.typed_tags),
             "visibility": obj.visibility,
+            "accounts_may_compute": _computing(obj),
         }
         super().__init__(*args, obj=obj, initial=words, **kwargs)
 
@@ -52,13 +70,13 @@ class Describe(Act):
         if not words:
             return "Nothing was changed."
         describe(self.obj, by=self.user, **words)
-        return f"Changed: {', '.join(words)}."
+        return f"Changed: {', '.join(str(self[name].label).lower() for name in words)}."
 
 
 @admin.register(Dataset)
 class DatasetAdmin(GridAdmin):
     plural = "Datasets"
-    empty = "Data owners publish with the client: grid.private_tensor(...).send(node). What you may see then appears here."
+    empty = "Owners publish with the client: grid.private_tensor(...).send(node). What you may see then appears here."
     role = "node"
     acts = (Describe,)
     page_template = "console/dataset.html"
@@ -73,6 +91,7 @@ class DatasetAdmin(GridAdmin):
 
     def panels(self, user: User, obj: Dataset) -> list[Panel]:
         version = obj.current
+        sees_rules = can_grant(user, obj) or user.has("everything.read")
         return [
             Panel(
                 "What it is",
@@ -82,6 +101,7 @@ class DatasetAdmin(GridAdmin):
                     ("Description", obj.description),
                     ("Tags", self.tag_names(obj)),
                     ("Visibility", obj.get_visibility_display()),
+                    ("Computing", COMPUTING[_computing(obj)] if sees_rules else None),
                     ("Owner", link(user, obj.ownership.owner)),
                     ("Published", obj.created),
                 ],
@@ -89,15 +109,14 @@ class DatasetAdmin(GridAdmin):
             Panel(
                 "What it declares",
                 [
-                    ("Kind", version.kind),
-                    ("Shape", self.shape(obj)),
-                    ("Number of rows", "public" if version.rows_public else "private: the shape is padded"),
-                    ("Type", version.dtype),
-                    ("Columns", [column(each) for each in version.columns] or "not declared"),
-                    ("People", "one row each" if version.entities == "rows" else "declared, not shown"),
-                    ("Most rows of one person", version.max_rows_per_entity),
-                    ("Missing values", _missing(version.missing)),
-                    ("Versions", [f"{each.number}: {each.created:%Y-%m-%d %H:%M} UTC" for each in obj.versions.all()]),
+                    *declared(version),
+                    (
+                        "Versions",
+                        [
+                            link(user, each, f"{each.number}: {each.created:%Y-%m-%d %H:%M} UTC")
+                            for each in obj.versions.all()
+                        ],
+                    ),
                 ],
             ),
         ]
@@ -134,6 +153,65 @@ class DatasetAdmin(GridAdmin):
     @display(description="published", ordering="created")
     def published(self, dataset: Dataset) -> str:
         return when(dataset.created)
+
+
+@admin.register(DatasetVersion)
+class DatasetVersionAdmin(GridAdmin):
+    """Neither how many rows and people there really are, nor digests: the first may be private, the last confirm guesses."""
+
+    plural = "Dataset versions"
+    empty = "A dataset that is published has version 1; publishing new values makes the next."
+    role = "node"
+    list_display = ["of", "number", "kind", "dtype", "public_shape", "published"]
+    list_filter = [ByDataset]
+    list_select_related = ["dataset"]
+    ordering = ["-created", "-id"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DatasetVersion]:
+        visible = datasets_visible_to(person(request)).values("pk")
+        return DatasetVersion.objects.defer("row_count", "entity_count", "sha256").filter(dataset__in=visible)
+
+    def heading(self, user: User, obj: DatasetVersion) -> str:
+        return f"{obj.dataset.name}, version {obj.number}"
+
+    def panels(self, user: User, obj: DatasetVersion) -> list[Panel]:
+        facts = [
+            ("Dataset", link(user, obj.dataset)),
+            ("Number", obj.number),
+            *declared(obj),
+            ("Published", obj.created),
+        ]
+        return [Panel("Version", facts)]
+
+    @display(description="dataset", ordering="dataset__slug")
+    def of(self, version: DatasetVersion) -> str:
+        return version.dataset.slug
+
+    @display(description="shape")
+    def public_shape(self, version: DatasetVersion) -> str:
+        return times(version.shape)
+
+    @display(description="published", ordering="created")
+    def published(self, version: DatasetVersion) -> str:
+        return when(version.created)
+
+
+def declared(version: DatasetVersion) -> list[tuple[str, Any]]:
+    """What is public about a version, as facts."""
+    return [
+        ("Kind", version.kind),
+        ("Shape", times(version.shape)),
+        ("Number of rows", "public" if version.rows_public else "private: the shape is padded"),
+        ("Type", version.dtype),
+        ("Columns", [column(each) for each in version.columns] or "not declared"),
+        ("People", "one row each" if version.entities == "rows" else "declared, not shown"),
+        ("Most rows of one person", version.max_rows_per_entity),
+        ("Missing values", _missing(version.missing)),
+    ]
+
+
+def _computing(dataset: Dataset) -> str:
+    return "yes" if dataset.accounts_may_compute else "no"
 
 
 def _missing(rule: Any) -> Any:

@@ -8,21 +8,29 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
 
-from apps.accounts.models import AccessToken, Team, User
+from apps.accounts.models import AccessToken, Role, Team, User
 from apps.audit.models import AuditEvent
 from apps.compute.models import StoredAnswer
 from apps.console.base import person
 from apps.datarequests.models import DataRequest
 from apps.datarequests.queries import requests_i_may_decide
-from apps.datasets.models import Dataset
+from apps.datasets.models import Dataset, DatasetVersion
 from apps.network.models import Announcement, Membership, Node
 from apps.permissions.models import Grant
+from apps.tags.models import Tag
 
 # group -> (icon, model)
 GROUPS: dict[str, list[tuple[str, Any]]] = {
-    "Data": [("inbox", DataRequest), ("database", Dataset), ("key", Grant), ("functions", StoredAnswer)],
+    "Data": [
+        ("inbox", DataRequest),
+        ("database", Dataset),
+        ("history", DatasetVersion),
+        ("tag", Tag),
+        ("key", Grant),
+        ("functions", StoredAnswer),
+    ],
     "Network": [("hub", Node), ("campaign", Announcement), ("hub", Membership)],
-    "People": [("person", User), ("group", Team), ("vpn_key", AccessToken)],
+    "People": [("person", User), ("group", Team), ("badge", Role), ("vpn_key", AccessToken)],
     "Oversight": [("fact_check", AuditEvent)],
 }
 

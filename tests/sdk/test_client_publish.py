@@ -65,7 +65,7 @@ def test_the_owner_s_steps_of_the_tutorial(fake: FakeNode, hospital: Node) -> No
     spec = fake.published[0].spec
     assert spec.columns == [Column("weight_kg", low=0.5, high=6.0), Column("height_cm", low=30.0, high=60.0)]
     assert spec.tags == ["#February", "#birth-records"]
-    assert (spec.allowed_users, spec.entities, spec.visibility) == (["bob", "ana", "alice"], None, "listed")
+    assert (spec.allowed_users, spec.entities, spec.visibility) == (["bob", "ana", "alice"], None, None)
     assert fake.published[0].mock == 0
     assert torch.equal(pointer.get(), VALUES)
     assert isinstance(pointer, torch.Tensor)

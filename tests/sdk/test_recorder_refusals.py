@@ -216,7 +216,7 @@ def test_a_program_that_grows_without_end_is_stopped(
 ) -> None:
     monkeypatch.setattr(tape, "MAX_NODES", len(node.program) + 2)
     births.exp().exp()
-    with pytest.raises(LimitExceededError, match="plan") as caught:
+    with pytest.raises(LimitExceededError, match="Connect again for a new session") as caught:
         births.exp()
     assert caught.value.details["limit"] == tape.MAX_NODES
     monkeypatch.setattr(tape, "MAX_NODES", 10**6)

@@ -268,10 +268,12 @@ def test_an_owner_gives_rights_on_nothing_that_is_not_theirs(at: Any, people: Pe
 def test_an_owner_changes_the_words_of_a_dataset(at: Any, people: People) -> None:
     dataset = publish(people.owner)
     words = {"name": "Births", "description": "All of them.", "tags": "#births, #hospital", "visibility": "granted"}
+    words["accounts_may_compute"] = "no"
     client = at("owner")
     client.post(f"{page(dataset)}/do/describe/", words)
     dataset.refresh_from_db()
     assert (dataset.name, dataset.visibility, len(dataset.typed_tags)) == ("Births", "granted", 2)
+    assert not dataset.accounts_may_compute
     assert last_verb() == "dataset_changed"
     answer = client.post(f"{page(dataset)}/do/describe/", {**words, "tags": "#a b c!"})
     assert answer.status_code == 200 and "#a b c!" in text(answer)

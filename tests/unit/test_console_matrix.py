@@ -20,6 +20,7 @@ from apps.datasets.models import Dataset, Visibility
 from apps.network.models import Announcement, Membership, Node, State
 from apps.permissions import actions as permissions
 from apps.permissions.models import Grant
+from apps.tags.models import Tag
 from tests.factories.network import member, metadata
 from tests.factories.people import People
 from tests.factories.queue import publish, submit
@@ -41,6 +42,9 @@ MATRIX = {
     "accounts_user_add": "302 302 403 403 403 403 200",
     "accounts_user_change": "302 302 403 403 403 200 200",
     "accounts_user_act": "302 302 403 403 403 403 302",
+    "accounts_role_changelist": "302 302 403 403 403 200 200",
+    "accounts_role_change": "302 302 403 403 403 200 200",
+    "accounts_role_act": "302 302 403 403 403 404 404",
     "accounts_team_changelist": "302 302 403 403 403 200 200",
     "accounts_team_add": "302 302 403 403 403 403 200",
     "accounts_team_change": "302 302 403 403 403 200 200",
@@ -61,6 +65,12 @@ MATRIX = {
     "datasets_dataset_changelist": "302 302 200 200 200 200 403",
     "datasets_dataset_change": "302 302 200 404 404 200 403",
     "datasets_dataset_act": "302 302 302 404 404 403 403",
+    "datasets_datasetversion_changelist": "302 302 200 200 200 200 403",
+    "datasets_datasetversion_change": "302 302 200 404 404 200 403",
+    "datasets_datasetversion_act": "302 302 404 404 404 404 403",
+    "tags_tag_changelist": "302 302 200 200 403 200 403",
+    "tags_tag_change": "302 302 200 404 403 200 403",
+    "tags_tag_act": "302 302 404 404 403 404 403",
     "permissions_grant_changelist": "302 302 200 200 403 200 403",
     "permissions_grant_add": "302 302 200 403 403 403 403",
     "permissions_grant_change": "302 302 200 404 403 200 403",
@@ -85,6 +95,9 @@ ON_A_NETWORK = {
     "network_announcement_act": "302 302 403 403 403 404 404",
     "network_membership_changelist": "302 302 403 403 403 403 403",
     "datasets_dataset_changelist": "302 302 403 403 403 403 403",
+    "datasets_datasetversion_changelist": "302 302 403 403 403 403 403",
+    "tags_tag_changelist": "302 302 403 403 403 403 403",
+    "accounts_role_changelist": "302 302 403 403 403 200 200",
     "datarequests_datarequest_changelist": "302 302 403 403 403 403 403",
     "permissions_grant_changelist": "302 302 403 403 403 403 403",
     "compute_storedanswer_changelist": "302 302 403 403 403 403 403",
@@ -92,12 +105,15 @@ ON_A_NETWORK = {
 # fmt: on
 ACTS = {
     "accounts_user": ["changeroles", "setpassword", "close", "reopen"],
+    "accounts_role": [],
     "accounts_team": ["changemembers"],
     "accounts_accesstoken": ["revoke"],
     "audit_auditevent": [],
     "compute_storedanswer": [],
     "datarequests_datarequest": ["approve", "deny", "withdraw"],
     "datasets_dataset": ["describe"],
+    "datasets_datasetversion": [],
+    "tags_tag": [],
     "permissions_grant": ["revoke"],
     "network_membership": ["pin"],
     "network_node": ["approve", "reject", "remove"],
@@ -109,6 +125,7 @@ ACTS = {
 def house(people: People) -> dict[str, str]:
     """One of everything: whose page is asked for, by the beginning of its name. All data is the owner's alone."""
     dataset = publish(people.owner, "Staff list", visibility="granted")
+    permissions.describe(dataset, tags=["#Layoffs"], by=people.owner)
     permissions.give(dataset, to=people.scientist, right="compute", reason="A study.", by=people.owner)
     grant = Grant.objects.get()
     request = submit(people.scientist, dataset)
@@ -127,12 +144,15 @@ def house(people: People) -> dict[str, str]:
     )
     return {
         "accounts_user": str(people.scientist.pk),
+        "accounts_role": "owner",
         "accounts_team": str(team.pk),
         "accounts_accesstoken": str(token.pk),
         "audit_auditevent": "1",
         "compute_storedanswer": str(answer.pk),
         "datarequests_datarequest": str(request.pk),
         "datasets_dataset": str(dataset.pk),
+        "datasets_datasetversion": str(dataset.current.pk),
+        "tags_tag": str(Tag.objects.get(text="#Layoffs").pk),
         "permissions_grant": str(grant.pk),
         "network_membership": "1",
         "network_node": node.pk,
@@ -239,7 +259,7 @@ def test_who_may_not_act_changes_nothing_by_posting(people: People, house: dict[
     words = {
         "reason": "because", "seen": clock.now().isoformat(), "roles": ["administrator"], "password": "new-pass-1",
         "again": "new-pass-1", "members": "auditor", "username": "mallory", "slug_field": "x", "name": "x",
-        "visibility": "listed", "right": "read", "to": "auditor", "dataset": house["datasets_dataset"],
+        "visibility": "listed", "accounts_may_compute": "no", "right": "read", "to": "auditor", "dataset": house["datasets_dataset"],
     }  # fmt: skip
     for role in ("node", "network"):
         with override_settings(GRID_ROLE=role):
@@ -285,6 +305,10 @@ def test_no_page_has_a_private_value_or_a_secret(people: People, house: dict[str
         ("owner", "compute/storedanswer", "data__gt=1"),
         ("owner", "datasets/dataset", "versions__entity_count__gt=3"),
         ("owner", "datasets/dataset", "versions__sha256__startswith=a"),
+        ("owner", "datasets/datasetversion", "entity_count__gt=3"),
+        ("owner", "datasets/datasetversion", "row_count__gt=3"),
+        ("owner", "datasets/datasetversion", "sha256__startswith=a"),
+        ("owner", "tags/tag", "datasets__name__startswith=S"),
         ("owner", "datarequests/datarequest", "requester__password__startswith=argon2"),
         ("owner", "permissions/grant", "given_by__password__startswith=argon2"),
     ],
@@ -300,12 +324,13 @@ def test_another_owner_finds_no_trace_of_a_dataset_that_is_not_for_them(people: 
     publish(people.other_owner, "My own")
     slug = Dataset.objects.get(pk=house["datasets_dataset"]).slug
     for page in (
-        "", "datasets/dataset/", "permissions/grant/", "permissions/grant/add/", f"permissions/grant/?of={slug}",
+        "", "datasets/dataset/", "datasets/datasetversion/", "tags/tag/", "permissions/grant/",
+        "permissions/grant/add/", f"permissions/grant/?of={slug}",
         "datarequests/datarequest/", f"datarequests/datarequest/?of={slug}", "compute/storedanswer/",
         f"compute/storedanswer/?of={slug}",
     ):  # fmt: skip
         text = client.get(f"/admin/{page}").content.decode()
-        assert "Staff list" not in text and house["datasets_dataset"] not in text, page
+        assert "Staff list" not in text and "Layoffs" not in text and house["datasets_dataset"] not in text, page
         assert "of=" in page or "staff-list" not in text, page
 
 

@@ -30,6 +30,8 @@ from tests.factories.sockets import goes_on, hello, last_words, open_socket
 from tests.factories.staff import Staff, names
 
 COLUMNS = [m.Column("a", low=0.0, high=50.0)]
+
+
 # --- hello ------------------------------------------------------------------------------------------------------
 
 

@@ -99,9 +99,16 @@ class Dataset:
         name: str | None = None,
         tags: Sequence[str] | None = None,
         visibility: str | None = None,
+        accounts_may_compute: bool | None = None,
     ) -> Dataset:
-        """Change what is public about it. What is None stays."""
-        changes = {"description": description, "name": name, "tags": tags, "visibility": visibility}
+        """Change what is public about it, and whether seeing it suffices to compute on it. What is None stays."""
+        changes = {
+            "description": description,
+            "name": name,
+            "tags": tags,
+            "visibility": visibility,
+            "accounts_may_compute": accounts_may_compute,
+        }
         named = {key: value for key, value in changes.items() if value is not None}
         return Dataset(self._node, self._node.http.patch(self._path(), **named))
 
