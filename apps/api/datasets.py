@@ -36,7 +36,7 @@ class Datasets(APIView):
 
 
 class OneDataset(APIView):
-    """GET; PATCH {name, description, tags, visibility} for its owner."""
+    """GET; PATCH {name, description, tags, visibility, accounts_may_compute} for its owner."""
 
     def get(self, request: Request, slug: str) -> Response:
         user = caller(request)

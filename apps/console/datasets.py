@@ -157,7 +157,7 @@ class DatasetAdmin(GridAdmin):
 
 @admin.register(DatasetVersion)
 class DatasetVersionAdmin(GridAdmin):
-    """Neither how many rows and people there really are, nor digests: the first may be private, the last confirm guesses."""
+    """Neither how many rows and people there really are nor digests: those may be private, these confirm guesses."""
 
     plural = "Dataset versions"
     empty = "A dataset that is published has version 1; publishing new values makes the next."

@@ -29,7 +29,7 @@ def own(dataset: Dataset, *, owner: User) -> Ownership:
 
 @transaction.atomic
 def describe(dataset: Dataset, *, by: User, **words: Any) -> Dataset:
-    """Change name, description, tags or visibility. For the owner."""
+    """Change name, description, tags, visibility or whether accounts may compute. For the owner."""
     check_can_grant(by, dataset)
     changed = datasets.describe(dataset, **words)
     record(Verb.DATASET_CHANGED, by=by, target=f"dataset:{dataset.pk}", changed=sorted(words))

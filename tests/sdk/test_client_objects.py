@@ -190,6 +190,8 @@ def test_grants_name_to_whom_what_and_until_when(fake: FakeNode, hospital: Node)
     assert fake.calls[-1][:2] == ("DELETE", "/api/grants/5/")
     births.describe(tags=["#new"])
     assert fake.calls[-1][2] == {"tags": ["#new"]}
+    births.describe(accounts_may_compute=False)
+    assert fake.calls[-1][2] == {"accounts_may_compute": False}
 
 
 def test_a_tensor_of_mine_goes_into_my_session(hospital: Node) -> None:

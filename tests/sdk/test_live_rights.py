@@ -53,6 +53,8 @@ def test_listed_dataset_may_be_closed_to_programs(owner: Node, scientist: Node) 
     assert scientist.dataset(dataset.name).rights == ["discover"]
     with pytest.raises(gridclient.NotPermittedError, match="compute"):
         seen(scientist, dataset).sum(0).get()
+    dataset.describe(accounts_may_compute=True)
+    assert "compute" in scientist.dataset(dataset.name).rights
 
 
 def test_compute_takes_nothing_but_may_ask(owner: Node, scientist: Node) -> None:

@@ -71,6 +71,14 @@ def test_the_owner_changes_the_words_and_nobody_else(people: People, births: Dat
     assert code(Api(people.owner)("PATCH", "datasets/february-births/", {"owner": "eve"})) == (400, "invalid_input")
 
 
+def test_an_owner_closes_a_dataset_to_programs_without_hiding_it(people: People, births: Dataset) -> None:
+    change = {"accounts_may_compute": False}
+    assert code(Api(people.scientist)("PATCH", "datasets/february-births/", change)) == (403, "not_permitted")
+    assert "compute" in Api(people.scientist)("GET", "datasets/february-births/")[1]["rights"]
+    assert Api(people.owner)("PATCH", "datasets/february-births/", change)[0] == 200
+    assert Api(people.scientist)("GET", "datasets/february-births/")[1]["rights"] == ["discover"]
+
+
 def test_a_grant_is_given_seen_and_taken_back(people: People, hidden: Dataset) -> None:
     owner, scientist = Api(people.owner), Api(people.scientist)
     body = {

@@ -66,17 +66,13 @@ def test_a_hundred_operations_cost_one_question(play: Callable[[Play], None], tm
     async def hundred(workers: Workers) -> None:
         worker = await workers.open("session", Limits(), tmp_path)
         ones(worker)
-        times = []
         for start in range(1, 1001, 100):
-            begin = time.perf_counter()
             worker.send(Append([Node(n, "aten::add.Tensor", [Ref(n - 1), 1.0]) for n in range(start, start + 100)]))
             worker.send(Forget([Ref(n - 1) for n in range(start, start + 100)]))
             reply = await worker.ask(Propose(9, Ref(start + 99)))
-            times.append(time.perf_counter() - begin)
             assert isinstance(reply, Proposal)
             assert reply.ask == 9
             assert struct.unpack("<4f", reply.value or b"") == (start + 100,) * 4
-        assert min(times) < 0.02  # 0.0016 on a quiet machine
         worker.kill()
 
     play(hundred)

@@ -339,7 +339,7 @@ def test_pages_are_titled_by_what_they_show(at: Any) -> None:
 
 def test_an_empty_list_says_what_to_do_next(at: Any) -> None:
     client = at("owner")
-    assert "grid.publish" in text(client.get("/admin/datasets/dataset/"))
+    assert "grid.private_tensor(...).send(node)" in text(client.get("/admin/datasets/dataset/"))
     assert "Clear the filters" in text(client.get("/admin/datasets/dataset/?q=nothing"))
 
 

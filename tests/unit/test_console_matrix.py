@@ -259,7 +259,8 @@ def test_who_may_not_act_changes_nothing_by_posting(people: People, house: dict[
     words = {
         "reason": "because", "seen": clock.now().isoformat(), "roles": ["administrator"], "password": "new-pass-1",
         "again": "new-pass-1", "members": "auditor", "username": "mallory", "slug_field": "x", "name": "x",
-        "visibility": "listed", "accounts_may_compute": "no", "right": "read", "to": "auditor", "dataset": house["datasets_dataset"],
+        "visibility": "listed", "accounts_may_compute": "no", "right": "read", "to": "auditor",
+        "dataset": house["datasets_dataset"],
     }  # fmt: skip
     for role in ("node", "network"):
         with override_settings(GRID_ROLE=role):

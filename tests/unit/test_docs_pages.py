@@ -11,6 +11,9 @@ import pytest
 from django.core.management import get_commands
 
 import gridclient
+from gridclient.wire.errors import BY_CODE
+from gridclient.wire.messages import MAX_NODES
+from gridsite.reference import pages, wire
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -67,3 +70,13 @@ def test_no_page_tells_of_somebodys_machine() -> None:
     for page in [*PAGES, NOTEBOOK]:
         found = re.search(r"(?<![\w.:/])/(home|root|tmp|work|Users)/", page.read_text())
         assert found is None, f"{page.name}: {found}"
+
+
+def test_every_error_says_what_it_means() -> None:
+    rows = [row for row in pages.errors_page().splitlines() if row.startswith("| ") and "`" in row]
+    assert len(rows) == len(BY_CODE)
+    assert [row for row in rows if not row.split("|")[5].strip()] == []
+
+
+def test_the_page_of_the_wire_tells_how_long_a_list_may_be() -> None:
+    assert f"at most {MAX_NODES}" in wire.page()

@@ -115,7 +115,7 @@ class World:
 
     def signed(self, name: str, path: str, message: Any) -> tuple[int, Any]:
         """POST what the deployment `name` says, signed by its key."""
-        body = msgspec.to_builtins(message)
+        body = msgspec.json.decode(msgspec.json.encode(message))
         with acting_as(name):
             # As `rest` writes it: the signature is over the bytes.
             headers = signing.sign_request("POST", path, json.dumps(body).encode(), audience=self.key, now=now())

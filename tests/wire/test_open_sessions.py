@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from gridclient.program.graph import ASSET, Node, Ref
 from gridclient.wire import messages as m
-from gridclient.wire.errors import GetNotPermittedError, InternalError, LimitExceededError
+from gridclient.wire.errors import AuthenticationError, GetNotPermittedError, InternalError, LimitExceededError
 from gridclient.wire.frames import (
     pack_batch,
 )
@@ -61,6 +66,94 @@ def test_ask_sent_after_the_revocation_gets_no_answer(staff: Staff, owner: str) 
             client.send(m.Get(7, value))
         # The goodbye may come before the refusal of the question, or after it.
         assert {reply.code for reply in rest_of(client.socket)} == {"authentication"}
+
+
+def test_session_ends_by_itself_when_its_token_expires(staff: Staff, owner: str) -> None:
+    """Nobody wakes the node for the end of a token's time."""
+    with brief(staff, owner) as client:
+        expired = time.monotonic() + LIFE
+        assert last_words(client.socket) == ("authentication", 4401)
+        assert -1 < time.monotonic() - expired < 5
+
+
+def test_nothing_is_given_or_taken_after_the_token_expired(staff: Staff, owner: str) -> None:
+    with staff.client(owner) as publisher:
+        dataset = publisher.publish(np.ones((12, 1)), name=next(names), columns=COLUMNS)
+    with brief(staff, owner) as client:
+        expires = time.monotonic() + LIFE
+        value, transfer = client.asset(dataset), client.upload(bytes(8), "values")
+        assert client.get(value).shape == (12, 1)
+        time.sleep(max(0.0, expires - time.monotonic()))
+        spec = m.PublishSpec(kind="tensor", name=next(names))
+        with suppress(ConnectionClosed):
+            client.send(m.Get(7, value), m.Publish(8, spec, transfer), m.Upload(90, 8, "0" * 64, "values"))
+        assert {reply.code for reply in rest_of(client.socket)} == {"authentication"}
+
+
+LIFE = 2.0
+
+
+def brief(staff: Staff, name: str) -> RawClient:
+    """A session on a token of two seconds."""
+    expires = (datetime.now(UTC) + timedelta(seconds=LIFE)).isoformat()
+    token = staff.call(name, "POST", "tokens/", {"name": "brief", "expires": expires})["token"]
+    return RawClient(staff.url, token)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Staff, Path]]:
+    """A node of its own, and its database."""
+    folder = tmp_path_factory.mktemp("alone")
+    with single_node(folder) as server:
+        yield Staff(server), folder / server.name / "db.sqlite3"
+
+
+@pytest.mark.parametrize(
+    ("how", "change"),
+    [
+        ("revoked", "UPDATE accounts_accesstoken SET revoked_at = created WHERE prefix = ?"),
+        ("expired", "UPDATE accounts_accesstoken SET expires = created WHERE prefix = ?"),
+        (
+            "deactivated",
+            "UPDATE accounts_user SET is_active = 0"
+            " WHERE id = (SELECT user_id FROM accounts_accesstoken WHERE prefix = ?)",
+        ),
+    ],
+)
+def test_what_another_process_ended_is_seen_at_the_next_use(alone: tuple[Staff, Path], how: str, change: str) -> None:
+    """An operator's shell, or a second web process, cannot wake this one: each use looks at the token again."""
+    staff, database = alone
+    name = f"{how}-{next(names)}"
+    token = staff.hire(name, "owner")
+    with staff.client(name) as client:
+        dataset = client.publish(np.ones((12, 1)), name=next(names), columns=COLUMNS)
+        value, transfer = client.asset(dataset), client.upload(bytes(8), "values")
+        assert client.get(value).shape == (12, 1)
+        request = client.request(value)
+        with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+            assert connection.execute(change, [token.split("_")[1]]).rowcount == 1
+        spec = m.PublishSpec(kind="tensor", name=next(names))
+        part = Node(70, ASSET, [dataset["id"], dataset["version"], "mock"])
+        uses: dict[str, list[Any]] = {
+            "get": [m.Get(71, value)],
+            "request": [m.Request(72, value, "A study.")],
+            "fetch": [m.Fetch(73, request)],
+            "publish": [m.Publish(74, spec, transfer)],
+            "bind": [m.Run([part]), m.Get(75, Ref(70))],
+            "upload": [m.Upload(90, 8, "0" * 64, "values")],
+        }
+        said = {use: _said(client, commands) for use, commands in uses.items()}
+    assert said == dict.fromkeys(uses, "authentication")
+
+
+def _said(client: RawClient, commands: list[Any]) -> str:
+    """The code of the refusal, or what came instead."""
+    try:
+        client.send(*commands)
+        reply = client.receive()
+    except AuthenticationError as goodbye:
+        return goodbye.code
+    return str(getattr(reply, "code", type(reply).__name__))
 
 
 def test_revoked_grant_stops_the_next_get_of_an_open_session(staff: Staff, owner: str, scientist: str) -> None:
