@@ -57,7 +57,9 @@ def user_of_live_token(token_id: int, *, now: datetime | None = None) -> User:
     moment = connection.ops.adapt_datetimefield_value(now or clock.now())
     found = list(User.objects.raw(_LIVE_USER, [token_id, moment]))
     if not found:
-        raise AuthenticationError("This session's token was revoked or has expired, or the account was closed; sign in again.")
+        raise AuthenticationError(
+            "This session's token was revoked or has expired, or the account was closed; sign in again."
+        )
     return found[0]
 
 

@@ -18,7 +18,7 @@ from apps.datasets.models import Dataset
 from apps.datasets.queries import public_metadata
 from apps.permissions import actions
 from apps.permissions.policies import check_can_grant, rights_by_dataset
-from apps.permissions.queries import datasets_visible_to, grants_visible_to, search
+from apps.permissions.queries import datasets_owned_by, datasets_visible_to, grants_visible_to, search
 from gridclient.wire.errors import InvalidInputError
 
 MAX_TERMS = 32
@@ -99,7 +99,12 @@ def _shown(user: User, dataset: Dataset) -> dict[str, Any]:
 
 def _all_shown(user: User, datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
     rights = rights_by_dataset(user, datasets)
-    return [{**public_metadata(dataset.current), "rights": sorted(rights[dataset.pk])} for dataset in datasets]
+    shown = [{**public_metadata(dataset.current), "rights": sorted(rights[dataset.pk])} for dataset in datasets]
+    mine = set(datasets_owned_by(user).filter(pk__in=[dataset.pk for dataset in datasets]).values_list("pk", flat=True))
+    for dataset, row in zip(datasets, shown, strict=True):
+        if dataset.pk in mine:
+            row["accounts_may_compute"] = dataset.accounts_may_compute
+    return shown
 
 
 def _receiver(user: User, name: str) -> User | Team:

@@ -22,7 +22,7 @@ from apps.compute.sessions import Session
 from apps.core.clock import now
 from apps.core.database import in_database
 from apps.core.wake import forget, listen
-from apps.wire import asks, hello, rooms
+from apps.wire import asks, hello, log, rooms
 from apps.wire.transfers import Outgoing, Uploads, on_disk, sha256_of
 from gridclient.wire import messages as m
 from gridclient.wire.errors import (
@@ -92,14 +92,15 @@ class GridConsumer(AsyncConsumer):
         self._last_batch = 1
         self.session = Session(self.scope["state"]["workers"], caller=self._caller)
         self.uploads = Uploads(self.session.folder, settings.GRID_MAX_UPLOAD)
-        await self._reply(hello.welcome(greeted, self.session.id))
-        guard = asyncio.create_task(self._guard())
-        try:
-            while (frame := await self._frame()) is not None:
-                if not await self._take(frame):
-                    return
-        finally:
-            guard.cancel()
+        with log.session(self.session.id, user=greeted.user, client=greeted.client):
+            await self._reply(hello.welcome(greeted, self.session.id))
+            guard = asyncio.create_task(self._guard())
+            try:
+                while (frame := await self._frame()) is not None:
+                    if not await self._take(frame):
+                        return
+            finally:
+                guard.cancel()
 
     async def _guard(self) -> None:
         """End the connection when its token expires or is revoked, or its account is closed."""

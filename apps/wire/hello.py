@@ -24,6 +24,7 @@ class Greeted:
     node_id: str
     user: str
     rights: list[str]
+    client: str
     caller: Caller
 
 
@@ -52,12 +53,14 @@ async def greet(data: bytes) -> Greeted:
         )
     if settings.GRID_ROLE != "node":
         raise InvalidInputError("This is a network: it holds no data. Connect to one of its nodes.")
-    return await in_database(_identify, command.token)
+    return await in_database(_identify, command.token, command.client)
 
 
-def _identify(token: str) -> Greeted:
+def _identify(token: str, client: str) -> Greeted:
     user, access = user_of_token(token, now=now())
-    return Greeted(node_id(), user.username, sorted(user.capabilities), Caller(user.pk, access.pk, access.expires))
+    return Greeted(
+        node_id(), user.username, sorted(user.capabilities), client, Caller(user.pk, access.pk, access.expires)
+    )
 
 
 def welcome(greeted: Greeted, session: str) -> m.Welcome:

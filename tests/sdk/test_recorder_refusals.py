@@ -221,7 +221,7 @@ def test_a_program_that_grows_without_end_is_stopped(
     assert caught.value.details["limit"] == tape.MAX_NODES
     monkeypatch.setattr(tape, "MAX_NODES", 10**6)
     monkeypatch.setattr(tape, "MAX_PROGRAM_BYTES", node.recorder.tape.nbytes + 50)
-    with pytest.raises(LimitExceededError, match="bytes. Connect again"):
+    with pytest.raises(LimitExceededError, match=r"bytes\. Connect again"):
         births.exp().exp()
 
 

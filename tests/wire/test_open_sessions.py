@@ -112,7 +112,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Staff, Pat
     ("how", "change"),
     [
         ("revoked", "UPDATE accounts_accesstoken SET revoked_at = created WHERE prefix = ?"),
-        ("expired", "UPDATE accounts_accesstoken SET expires = created WHERE prefix = ?"),
+        ("expired", "UPDATE accounts_accesstoken SET created = '2020-01-01', expires = '2020-01-02' WHERE prefix = ?"),
         (
             "deactivated",
             "UPDATE accounts_user SET is_active = 0"
