@@ -92,7 +92,7 @@ class Judge:
         return self._specs[dataset, version][0]
 
     def step(self, node: Node) -> tuple[Step, tuple[int, ...]]:
-        """What the node gives, and which nodes it needs. Raises GridError where it may not be there."""
+        """What the node gives, and which nodes it refers to. Raises GridError where it may not be there."""
         if node.op not in TABLE:
             raise OperationNotAllowedError(
                 f"{node.op[:64]!r} is not among the operations of this node.", operation=node.op[:64]
@@ -110,7 +110,7 @@ class Judge:
             self._memo.steps.move_to_end(key)
         if node.outputs != len(step.facts):
             raise InvalidInputError(f"{node.op} has {len(step.facts)} outputs.", operation=node.op)
-        return step, () if step.shapes_only else tuple(set(operands))
+        return step, tuple(set(operands))
 
     def _key(self, node: Node, bound: dict[str, Any], operands: list[int]) -> Any:
         """What decides about a node's outputs: its bound arguments, in whichever way they were written.

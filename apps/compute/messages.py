@@ -90,13 +90,6 @@ class Export(Message, tag="export", frozen=True):
     names: dict[str, str] = {}  # dataset id -> how the text calls it
 
 
-class Trace(Message, tag="trace", frozen=True):
-    """Which assets was this value made from, the public ones too? Answered by `Traced`."""
-
-    ask: int
-    value: Ref
-
-
 class Load(Message, tag="load", frozen=True):
     """Load an exported program into a fresh worker, whose assets are bound already. Answered by `Loaded`."""
 
@@ -153,6 +146,7 @@ class Proposal(Message, tag="proposal", frozen=True):
     flops: int
     nbytes: int
     operations: int
+    assets: list[tuple[str, int, str]] = []  # dataset, version, part of all that it was made from, if only by shape
     value: bytes | None = None
 
 
@@ -172,13 +166,6 @@ class Exported(Message, tag="exported", frozen=True):
     program: bytes
     words: str
     constants: str
-
-
-class Traced(Message, tag="traced", frozen=True):
-    """Dataset id, version and part of each."""
-
-    ask: int
-    assets: list[tuple[str, int, str]]
 
 
 class Loaded(Message, tag="loaded", frozen=True):
@@ -210,9 +197,9 @@ class Failed(Message, tag="failed", frozen=True):
         return from_code(self.code, self.message, {**self.details, "line": self.line} if self.line else self.details)
 
 
-Order = Bind | PutConstant | Append | Forget | Propose | Evaluate | Export | Trace | Load | Ingest
-Question = Propose | Evaluate | Export | Trace | Load | Ingest
-Reply = Proposal | Value | Exported | Traced | Loaded | Ingested | Failed
+Order = Bind | PutConstant | Append | Forget | Propose | Evaluate | Export | Load | Ingest
+Question = Propose | Evaluate | Export | Load | Ingest
+Reply = Proposal | Value | Exported | Loaded | Ingested | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order, ext_hook=ext_hook)

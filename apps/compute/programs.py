@@ -25,15 +25,16 @@ class Entry:
 
     `held` has a bit for each output that the client still holds. `waiting` counts the nodes that were appended, but
     neither computed nor given up: they need this one. `settled`: it was computed or given up itself.
-    `operands`: the nodes whose values it needs.
+    `operands`: the nodes whose values it needs. `assets`: all that it was made from, if only by their shape.
     """
 
     __slots__ = (
-        "facts", "flops", "held", "nbytes", "node", "operands", "presence", "settled", "shapes_only", "waiting",
+        "assets", "facts", "flops", "held", "nbytes", "node", "operands", "presence", "settled", "shapes_only",
+        "waiting",
     )  # fmt: skip
 
-    def __init__(self, node: Node, step: Step, operands: tuple[int, ...]) -> None:
-        self.node, self.operands = node, operands
+    def __init__(self, node: Node, step: Step, operands: tuple[int, ...], assets: frozenset[Asset]) -> None:
+        self.node, self.operands, self.assets = node, operands, assets
         self.waiting, self.settled = 0, False
         self.facts, self.flops, self.presence, self.shapes_only = step
         self.held = (1 << len(step.facts)) - 1
@@ -42,6 +43,11 @@ class Entry:
     def public(self) -> bool:
         """Whether nothing that it gives depends on private data."""
         return all(fact.label.kind == PUBLIC for fact in self.facts)
+
+
+Asset = tuple[str, int, str]
+"""Dataset id, version and part."""
+_NO_ASSETS: frozenset[Asset] = frozenset()
 
 
 class Failure(NamedTuple):
@@ -109,7 +115,7 @@ class Program:
             return
         self._last = node.id
         try:
-            step, needed = self.judge.step(node)
+            step, named = self.judge.step(node)
         except _Inherited as inherited:
             self.failures[node.id] = inherited.failure
         except GridError as error:
@@ -119,9 +125,25 @@ class Program:
             self.failures[node.id] = Failure(ours, node.line[:MAX_LINE])
         else:
             self.hashes[node.id] = lineage_hash(node, self.hashes)
-            self.entries[node.id] = Entry(node, step, needed)
+            needed = () if step.shapes_only else named
+            self.entries[node.id] = Entry(node, step, needed, self._assets(node, named))
             for number in needed:
                 self.entries[number].waiting += 1
+
+    def _assets(self, node: Node, named: tuple[int, ...]) -> frozenset[Asset]:
+        if node.op == ASSET:
+            dataset, version, part = node.args
+            return frozenset([(dataset, version, part)])
+        found = _NO_ASSETS
+        for number in named:
+            assets = self.entries[number].assets
+            if assets is not found:
+                found = found | assets if found else assets
+        return found
+
+    def assets(self, ref: Ref) -> frozenset[Asset]:
+        """The datasets, versions and parts that a value was made from, the public ones too."""
+        return self.entries[ref.node].assets
 
     def _operand(self, node: Node, ref: Ref) -> Fact:
         entry = self.entries.get(ref.node)

@@ -14,7 +14,7 @@ from django.conf import settings
 
 from apps.accounts.queries import user_of_live_token
 from apps.compute import release
-from apps.compute.messages import Append, Bind, Export, Exported, Forget, Proposal, Propose, PutConstant, Trace, Traced
+from apps.compute.messages import Append, Bind, Export, Exported, Forget, Proposal, Propose, PutConstant
 from apps.compute.workers import Limits, Worker, Workers
 from apps.core.database import in_database
 from apps.datasets.assets import AssetSpec
@@ -112,25 +112,11 @@ class Session:
     async def get(self, value: Ref) -> release.Released:
         """Release one value to this session's user."""
         proposal = await self._propose(value)
-        if proposal.label == "public" and self._bound:
-            # Nobody decides about a public value, so what it was computed from must still be there for this user.
-            await self._check_sources(value)
+        if proposal.label == "public" and proposal.assets:
+            # Nobody decides about a public value, so what it was made from must still be there for this user.
+            await in_database(_check_assets, self.caller.token, proposal.assets)
         path = self.folder / f"answer-{next(self._numbers)}"
         return await release.pointer(await self.worker(), value, proposal, caller=self.caller, path=path)
-
-    async def _check_sources(self, value: Ref) -> None:
-        """Raise when something that a value was made from was taken from the user since."""
-        gone = await in_database(_gone, self.caller.token, sorted(self._bound))
-        if not gone:
-            return
-        # Tracing walks the whole program: only now that a dataset is gone, which other values need not suffer from.
-        worker = await self.worker()
-        traced = await worker.ask(Trace(next(self._numbers), value))
-        if not isinstance(traced, Traced):
-            raise InternalError("The worker did not say what the value was made from.")
-        for asset in traced.assets:
-            if asset in gone:
-                raise gone[asset]
 
     async def export(self, value: Ref) -> Exportable:
         """The program behind a private value, for a request."""
@@ -168,15 +154,10 @@ def _names(ids: list[str]) -> dict[str, str]:
     return {str(pk): slug for pk, slug in Dataset.objects.filter(pk__in=ids).values_list("pk", "slug")}
 
 
-def _gone(token: int, bound: list[tuple[str, int, str]]) -> dict[tuple[str, int, str], GridError]:
-    """Which assets of a session were taken from the user since, with what is said about each."""
-    gone = {}
-    for asset in bound:
-        try:
-            _usable(token, *asset)
-        except GridError as error:
-            gone[asset] = error
-    return gone
+def _check_assets(token: int, assets: list[tuple[str, int, str]]) -> None:
+    """Raise NotFoundError or NotPermittedError when one of them was taken from the user since."""
+    for dataset, version, part in assets:
+        _usable(token, dataset, version, part)
 
 
 def _usable(token: int, dataset_id: str, version: int, part: str) -> AssetSpec:

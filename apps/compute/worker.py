@@ -32,7 +32,6 @@ from apps.compute.targets import TARGETS
 from apps.datasets.assets import TABLE, TENSOR
 from apps.datasets.ingest import IngestLimits, ingest
 from gridclient.program.graph import (
-    ASSET,
     CONSTANT,
     Node,
     Ref,
@@ -60,7 +59,6 @@ class Session:
             messages.Propose: self.propose,
             messages.Evaluate: self.evaluate,
             messages.Export: self.export,
-            messages.Trace: self.trace,
             messages.Load: self.load,
             messages.Ingest: self.ingest,
         }
@@ -114,6 +112,7 @@ class Session:
             plan.flops,
             fact.nbytes,
             len(plan.order),
+            sorted(self.program.assets(question.value)),
             value,
         )
 
@@ -152,13 +151,6 @@ class Session:
         return messages.Exported(
             question.ask, encode_program(Graph(nodes, [result])), text, question.path if constants else ""
         )
-
-    def trace(self, question: messages.Trace) -> messages.Traced:
-        """The assets among all that a value was computed from."""
-        self.program.fact(question.value)
-        found = cut({number: entry.node for number, entry in self.program.entries.items()}, [question.value])
-        named = [node.args for node in found.nodes if node.op == ASSET]
-        return messages.Traced(question.ask, [(dataset, version, part) for dataset, version, part in named])
 
     def load(self, question: messages.Load) -> messages.Loaded:
         """Take an exported program into this session, which must be empty."""

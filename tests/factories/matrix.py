@@ -72,7 +72,7 @@ def _views(patterns: list[Any]) -> Iterator[tuple[str, type[APIView]]]:
         if isinstance(pattern, URLResolver):
             yield from _views(pattern.url_patterns)
         elif isinstance(pattern, URLPattern):
-            yield str(pattern.pattern), pattern.callback.view_class  # type: ignore[union-attr]
+            yield str(pattern.pattern), pattern.callback.view_class  # type: ignore[attr-defined]
 
 
 def _answers(view: type[APIView], method: str) -> bool:
