@@ -18,6 +18,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 
 from apps.accounts.models import User
 from apps.accounts.queries import user_of_live_token
@@ -30,6 +31,7 @@ from apps.compute.workers import Worker
 from apps.core.canonical import digest
 from apps.core.clock import now
 from apps.core.database import in_database
+from apps.core.prepared import Prepared
 from apps.permissions.policies import Ask, Closed, decide
 from apps.permissions.policies import Input as AskInput
 from gridclient.program.graph import Ref
@@ -37,6 +39,9 @@ from gridclient.wire.errors import AuthenticationError, InternalError, InvalidIn
 from gridclient.wire.messages import INLINE_LIMIT, TensorHeader
 
 _KEY = object()
+MOST_KNOWN = 100_000
+_known: set[str] = set()
+"""Questions whose answer is kept for certain. Of another one it is not known: it is computed, and kept if it is new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ async def pointer(worker: Worker, value: Ref, proposal: Proposal, *, caller: Cal
     # An exact aggregate is computed before it is decided about, so that the decision, its record and the kept answer
     # are one commit. Nothing leaves when the decision is no, and the caller may compute it anyway.
     ready = None
-    if proposal.closed is not None and not await in_database(_is_kept, proposal):
+    if proposal.closed is not None and _question(proposal) not in _known:
         ready = await _evaluate(worker, value, proposal, path)
     route, answer = await in_database(_permit, caller, proposal, ready, path)
     return Released(answer or ready or await _evaluate(worker, value, proposal, path), route, key=_KEY)
@@ -139,12 +144,16 @@ def _permit(caller: Caller, proposal: Proposal, ready: Answered | None, path: Pa
         return decision.route, None
     if ready is not None:
         _keep(proposal, ready)
-    kept = StoredAnswer.objects.filter(key=_question(proposal)).order_by().get()
-    return decision.route, _answered(kept, path)
+    question = _question(proposal)
+    if len(_known) >= MOST_KNOWN:
+        _known.clear()
+    _known.add(question)
+    return decision.route, _answered(_kept(question)[0], path)
 
 
-def _is_kept(proposal: Proposal) -> bool:
-    return StoredAnswer.objects.filter(key=_question(proposal)).order_by().exists()
+@Prepared
+def _kept(key: str) -> QuerySet[StoredAnswer]:
+    return StoredAnswer.objects.filter(key=key).order_by()
 
 
 def _question(proposal: Proposal) -> str:

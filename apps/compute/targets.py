@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from apps.compute.operations import TABLE
+from apps.compute.steady import steadied
 from gridclient.program.graph import Dtype, Node, Ref
 from gridclient.wire.errors import InternalError, InvalidInputError
 from gridclient.wire.tensors import ITEM_SIZES, MAX_EXTENT
@@ -127,7 +128,7 @@ def _target(name: str) -> Target:
     if not all(str(returned.type) == "Tensor" for returned in schema.returns):
         raise InternalError(f"{name} returns something that is not a tensor.")
     parameters = tuple(_parameter(argument, total=name in TOTAL) for argument in schema.arguments)
-    return Target(name, TOTAL.get(name, overload), parameters, len(schema.returns))
+    return Target(name, TOTAL.get(name) or steadied(name, overload), parameters, len(schema.returns))
 
 
 _SELF = Parameter("self", "Reference", False, True, None, False)

@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import F
+from django.db.models import Exists, OuterRef, QuerySet
 
 from apps.accounts.models import User
 from apps.core.clock import now as moment
+from apps.core.prepared import Prepared
 from apps.datasets.models import Dataset, DatasetVersion
 from apps.permissions.models import Grant, Ownership, Right
 from apps.permissions.queries import grants_held_by, visibilities_open_to
@@ -179,22 +181,28 @@ def decide(user: User, ask: Ask, *, k: int, now: datetime | None = None) -> Deci
     )
 
 
+@Prepared
+def _held(user: UUID, now: datetime, keys: tuple[UUID, ...]) -> QuerySet[Grant]:
+    return grants_held_by(user, now=now).filter(dataset__in=keys).order_by()
+
+
+@Prepared
+def _versions(user: UUID, keys: tuple[UUID, ...]) -> QuerySet[Any]:
+    """All versions of these datasets; `mine` says whether the user owns them."""
+    mine = Exists(Ownership.objects.filter(dataset=OuterRef("dataset"), owner=user))
+    return DatasetVersion.objects.filter(dataset__in=keys).annotate(mine=mine).order_by()
+
+
 class _Matter:
     """An ask with what the database knows about it: who owns the inputs, and which grants hold now."""
 
     def __init__(self, user: User, ask: Ask, now: datetime) -> None:
         self.ask = ask
-        keys = {UUID(entry.dataset) for entry in ask.inputs}
-        # Unordered: on the path of every release, compiling an order costs more than the query.
-        self.held = list(grants_held_by(user, now=now).filter(dataset__in=keys).order_by())
+        keys = tuple({UUID(entry.dataset) for entry in ask.inputs})
+        self.held = _held(user.pk, now, keys)
         self.named = {(entry.dataset, entry.version) for entry in ask.inputs}
-        self.versions = {
-            (str(version.dataset_id), version.number): version
-            for version in DatasetVersion.objects.filter(dataset__in=keys)
-            .annotate(owner=F("dataset__ownership__owner"))
-            .order_by()
-        }
-        self.owned = {version.dataset_id for version in self.versions.values() if version.owner == user.pk}
+        self.versions = {(str(version.dataset_id), version.number): version for version in _versions(user.pk, keys)}
+        self.owned = {version.dataset_id for version in self.versions.values() if version.mine}
 
     def read(self) -> Decision | None:
         """`read` on every input, with all the columns that the value depends on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
@@ -14,7 +15,7 @@ from apps.permissions.models import Grant
 from apps.tags import index
 
 
-def grants_held_by(user: User, *, now: datetime | None = None) -> QuerySet[Grant]:
+def grants_held_by(user: User | UUID, *, now: datetime | None = None) -> QuerySet[Grant]:
     """Grants that hold now, given to the user or to a team of theirs; one-time grants among them."""
     now = now or moment()
     return Grant.objects.filter(

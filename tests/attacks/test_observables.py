@@ -69,7 +69,7 @@ class Witness:
 
         def noted(**how: Any) -> Any:
             frame = receive(**how)
-            self.frames.append(bytes(frame))  # type: ignore[arg-type]
+            self.frames.append(bytes(frame))
             return frame
 
         self.client.socket.recv = noted  # type: ignore[method-assign, assignment]

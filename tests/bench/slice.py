@@ -72,13 +72,15 @@ def table(place: dict[str, Any], folder: Path) -> bool:
             value = value + 1
         value.get()
 
-    def again() -> None:
-        mine[:, 0].sum().get()
+    asked = mine[:, 0].sum()
 
-    questions = iter(range(NEW_ANSWERS))
+    def again() -> None:
+        asked.get()
+
+    questions = iter([mine[:, number].sum() for number in range(NEW_ANSWERS)])
 
     def release() -> None:
-        mine[:, next(questions)].sum().get()
+        next(questions).get()
 
     echo = median_echo()
     for warm in (one, hundred, again):
@@ -86,7 +88,7 @@ def table(place: dict[str, Any], folder: Path) -> bool:
     one_ms, hundred_ms, again_ms = repeat(one, 1000), repeat(hundred, 100), repeat(again, NEW_ANSWERS)
     release_ms = repeat(release, NEW_ANSWERS)
     trips = batches_sent(hundred)
-    commit_ms = durable_commit(folder / "yardstick.sqlite3")
+    commit_ms = durable_commit(folder / "grid" / "bench" / "db.sqlite3")
 
     rows = [
         ("raw asyncio echo", echo, "", True),
@@ -139,15 +141,14 @@ def repeat(action: Callable[[], object], times: int) -> float:
 
 
 def durable_commit(path: Path) -> float:
-    """Median milliseconds of one inserted row, with the settings of the embedded database."""
-    database = sqlite3.connect(path, isolation_level=None)
-    database.execute("PRAGMA journal_mode=WAL")
+    """Median milliseconds of one row inserted into the node's own database, with the node's settings, while it runs."""
+    database = sqlite3.connect(path, isolation_level=None, timeout=20)
     database.execute("PRAGMA synchronous=FULL")
-    database.execute("CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT)")
+    database.execute("CREATE TABLE yardstick (id INTEGER PRIMARY KEY, text TEXT)")
 
     def commit() -> None:
         database.execute("BEGIN IMMEDIATE")
-        database.execute("INSERT INTO row (text) VALUES ('x')")
+        database.execute("INSERT INTO yardstick (text) VALUES ('x')")
         database.execute("COMMIT")
 
     repeat(commit, 20)

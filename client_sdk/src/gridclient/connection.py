@@ -37,7 +37,9 @@ from gridclient.wire.frames import CHUNK, MAX_BATCH, pack_batch, unpack
 from gridclient.wire.tensors import check_header
 
 CLIENT = "gridclient 0.1.0"
-FLUSH_AT = 256
+FLUSH_AT = 48
+"""Nodes that wait before they are sent: few enough that the node works while the user's code still records."""
+MOST_AT_A_TIME = 256
 FLUSH_AFTER = 0.003
 UPLOADS_AT_A_TIME = 8
 WELCOME_WITHIN = 15.0
@@ -205,7 +207,7 @@ class Connection:
         dropped = [self._drops.popleft() for _ in range(len(self._drops))]
         commands: list[m.ClientCommand] = []
         nodes: list[Node] = []
-        for _ in range(FLUSH_AT):
+        for _ in range(MOST_AT_A_TIME):
             if not self._queue or (isinstance(self._queue[0], Outgoing) and not self._queue[0].done.done()):
                 break
             item = self._queue.popleft()
