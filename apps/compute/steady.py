@@ -34,11 +34,12 @@ class Steady(NamedTuple):
 
 
 def _positive(x: torch.Tensor) -> torch.Tensor:
-    return (x >= torch.finfo(x.dtype).tiny) & x.isfinite()
+    return (x >= torch.finfo(x.dtype).tiny) & (x <= torch.finfo(x.dtype).max)
 
 
 def _not_small(x: torch.Tensor) -> torch.Tensor:
-    return (x.abs() >= SMALL[x.dtype]) & x.isfinite()
+    size = x.abs()
+    return (size >= SMALL[x.dtype]) & (size <= torch.finfo(x.dtype).max)
 
 
 def _with_normal_exp(x: torch.Tensor) -> torch.Tensor:
