@@ -29,9 +29,9 @@ from apps.network.policies import check_can_operate, check_role, sees_all
 from gridclient.wire.errors import LimitExceededError, NotFoundError
 
 T = TypeVar("T")
-SIGNED_PER_MINUTE = 600
+SIGNED_PER_MINUTE = 6_000
 """Signed requests of one address: 60 nodes behind it, with a heartbeat every 10 s, and room for changes."""
-PUSHES_PER_MINUTE = 120
+PUSHES_PER_MINUTE = 1_200
 """Messages of one member: a member that keeps the index busy keeps it from the others."""
 SIGN_INS_PER_MINUTE = 120
 
