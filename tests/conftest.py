@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 
 _folder = tempfile.mkdtemp(prefix="gridsite-tests-")
@@ -76,5 +77,7 @@ def own_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setattr(Argon2PasswordHasher, "memory_cost", 8)
     monkeypatch.setattr(Argon2PasswordHasher, "parallelism", 1)
     cache.clear()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_grad_enabled(True)  # a worker's session that ran in this process has switched it off
     with override_settings(GRID_KEYS_DIR=tmp_path / "keys", GRID_STORAGE_DIR=tmp_path / "storage"):
         yield
