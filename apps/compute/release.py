@@ -92,6 +92,11 @@ async def pointer(worker: Worker, value: Ref, proposal: Proposal, *, caller: Cal
     if proposal.closed is not None and _question(proposal) not in _known:
         ready = await _evaluate(worker, value, proposal, path)
     route, answer = await in_database(_permit, caller, proposal, ready, path)
+    if route == "aggregate":
+        # Only now: what a transaction that failed has not kept must be computed again.
+        if len(_known) >= MOST_KNOWN:
+            _known.clear()
+        _known.add(_question(proposal))
     return Released(answer or ready or await _evaluate(worker, value, proposal, path), route, key=_KEY)
 
 
@@ -144,11 +149,7 @@ def _permit(caller: Caller, proposal: Proposal, ready: Answered | None, path: Pa
         return decision.route, None
     if ready is not None:
         _keep(proposal, ready)
-    question = _question(proposal)
-    if len(_known) >= MOST_KNOWN:
-        _known.clear()
-    _known.add(question)
-    return decision.route, _answered(_kept(question)[0], path)
+    return decision.route, _answered(_kept(_question(proposal))[0], path)
 
 
 @Prepared
