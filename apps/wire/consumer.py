@@ -94,6 +94,8 @@ class GridConsumer(AsyncConsumer):
         self.uploads = Uploads(self.session.folder, settings.GRID_MAX_UPLOAD)
         with log.session(self.session.id, user=greeted.user, client=greeted.client):
             await self._reply(hello.welcome(greeted, self.session.id))
+            self._doubt, self._checking = listen("tokens"), asyncio.Lock()
+            self._doubt.set()
             guard = asyncio.create_task(self._guard())
             try:
                 while (frame := await self._frame()) is not None:
@@ -104,19 +106,30 @@ class GridConsumer(AsyncConsumer):
 
     async def _guard(self) -> None:
         """End the connection when its token expires or is revoked, or its account is closed."""
-        event = listen("tokens")
         try:
-            while await in_database(token_is_live, self._caller.token, now=now()):
+            while True:
+                await self._check_token()
                 left = (self._caller.expires - now()).total_seconds()
-                with suppress(TimeoutError):
-                    # Another process may have revoked it: nobody wakes us for that.
+                try:
                     async with asyncio.timeout(max(0.1, min(LOOK_AGAIN, left))):
-                        await event.wait()
-                event.clear()
+                        await self._doubt.wait()
+                except TimeoutError:
+                    # Another process may have revoked it: nobody wakes us for that.
+                    self._doubt.set()
+        except AuthenticationError as error:
             # The server hands the loop a disconnect once the socket is closed.
-            await self._goodbye(AuthenticationError(ENDED))
+            await self._goodbye(error)
         finally:
-            forget("tokens", event)
+            forget("tokens", self._doubt)
+
+    async def _check_token(self) -> None:
+        """Raise AuthenticationError when the token counts no longer. Asks the database only where there is doubt."""
+        async with self._checking:
+            if self._doubt.is_set():
+                self._doubt.clear()
+                if not await in_database(token_is_live, self._caller.token, now=now()):
+                    self._doubt.set()
+                    raise AuthenticationError(ENDED)
 
     async def _frame(self) -> bytes | None:
         """The next binary message; None when the client has gone."""
@@ -217,6 +230,8 @@ class GridConsumer(AsyncConsumer):
 
     async def _answer(self, command: Ask) -> None:
         try:
+            # Whoever closed an account or revoked a token and got the answer may rely on it: no value leaves after.
+            await self._check_token()
             match command:
                 case m.Get():
                     await self._deliver(command.ask, await self._session.get(command.value))

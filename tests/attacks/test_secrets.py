@@ -240,6 +240,30 @@ def test_a_token_that_ended_stops_on_open_sockets_at_once(ward: Ward, births: Pr
         RawClient(ward.url, token)
 
 
+def test_public_values_too_stop_at_once(ward: Ward, births: Private) -> None:
+    """A value of one's own needs no permission, so only the token stands between it and who has left.
+
+    Another session keeps the node's database busy: the check must not come after the answer.
+    """
+    _, busy = leaver(ward, "busy")
+    ward.grant(births.dataset, "busy", "read")
+    with RawClient(ward.url, busy) as other:
+        shared = other.asset(births.dataset)
+        other.get(shared)
+        for number in range(5):
+            name, token = leaver(ward, f"own-{number}")
+            with RawClient(ward.url, token) as client:
+                value = client.constant(np.ones(2, dtype=np.float32))
+                assert np.array_equal(client.get(value), np.ones(2, dtype=np.float32))
+                asks = range(1000 * (number + 1), 1000 * (number + 1) + 60)
+                other.send(*[m.Get(ask, shared) for ask in asks])
+                assert ward.call("administrator", "PATCH", f"users/{name}/", {"active": False})[0] == 200
+                with pytest.raises((AuthenticationError, ConnectionClosed, OSError)):
+                    client.get(client.node("aten::neg", value))
+            for _ in asks:
+                assert isinstance(other.receive(), m.Answer)
+
+
 def test_nothing_is_answered_while_a_token_ends(ward: Ward, births: Private) -> None:
     """Many questions in flight, the end in the midst of them: after it is acknowledged not one answer more begins."""
     source = random.Random(7)
