@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any, Protocol
 
 from django.db import connection, transaction
-from django.db.backends.utils import CursorWrapper
 
 from apps.audit import head as outside
 from apps.audit.chain import DOMAIN, GENESIS, text_digest
@@ -17,6 +16,7 @@ from apps.audit.models import AuditEvent, AuditHead
 from apps.audit.verbs import Verb
 from apps.core import clock, keys
 from apps.core.canonical import canonical
+from apps.core.prepared import execute
 from gridclient.wire.errors import InternalError
 
 logger = logging.getLogger(__name__)
@@ -65,17 +65,15 @@ _ADD_TEXT = "INSERT INTO audit_audittext (event_id, salt, body) VALUES (%s, %s, 
 _STEP_HEAD = "UPDATE audit_audithead SET seq = %s, hash = %s WHERE id = 1"
 
 
-def _lock_head(cursor: CursorWrapper) -> tuple[int, str]:
+def _lock_head() -> tuple[int, str]:
     """Number and hash of the last event, locked until the transaction ends."""
     locked = _LOCK_HEAD + (" FOR UPDATE" if connection.features.has_select_for_update else "")
-    cursor.execute(locked)
-    row = cursor.fetchone()
+    row = execute(locked, ()).fetchone()
     if row is None:
         if AuditEvent.objects.exists():
             raise InternalError("The audit log lost its head: nothing can be recorded. Run `manage.py verify_audit`.")
         AuditHead.objects.get_or_create(id=1, defaults={"seq": 0, "hash": GENESIS})
-        cursor.execute(locked)
-        row = cursor.fetchone()
+        row = execute(locked, ()).fetchone()
     return row[0], row[1]
 
 
@@ -110,35 +108,34 @@ def record(verb: Verb, *, by: Actor | None, target: str = "", at: datetime | Non
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("An audit event belongs into the transaction of what it records.")
     body, salt = canonical(payload).decode(), secrets.token_hex(16)
-    with connection.cursor() as cursor:
-        last, previous = _lock_head(cursor)
-        event = AuditEvent(
-            seq=last + 1,
-            at=at or clock.now(),
-            verb=verb.value,
-            actor_id=str(by.id) if by is not None else "",
-            actor_name=by.username if by is not None else "",
-            target=target,
-            payload_digest=text_digest(salt, body),
-            previous=previous,
-        )
-        event.hash = event.computed_hash()
-        event.signature = keys.sign(DOMAIN, event.hash.encode())
-        stored = (
-            event.seq,
-            connection.ops.adapt_datetimefield_value(event.at),
-            event.verb,
-            event.actor_id,
-            event.actor_name,
-            event.target,
-            event.payload_digest,
-            event.previous,
-            event.hash,
-            event.signature,
-        )
-        cursor.execute(_ADD_EVENT, stored)
-        cursor.execute(_ADD_TEXT, (event.seq, salt, body))
-        cursor.execute(_STEP_HEAD, (event.seq, event.hash))
+    last, previous = _lock_head()
+    event = AuditEvent(
+        seq=last + 1,
+        at=at or clock.now(),
+        verb=verb.value,
+        actor_id=str(by.id) if by is not None else "",
+        actor_name=by.username if by is not None else "",
+        target=target,
+        payload_digest=text_digest(salt, body),
+        previous=previous,
+    )
+    event.hash = event.computed_hash()
+    event.signature = keys.sign(DOMAIN, event.hash.encode())
+    stored = (
+        event.seq,
+        connection.ops.adapt_datetimefield_value(event.at),
+        event.verb,
+        event.actor_id,
+        event.actor_name,
+        event.target,
+        event.payload_digest,
+        event.previous,
+        event.hash,
+        event.signature,
+    )
+    execute(_ADD_EVENT, stored)
+    execute(_ADD_TEXT, (event.seq, salt, body))
+    execute(_STEP_HEAD, (event.seq, event.hash))
     event._state.adding = False
     if _continues(last, previous):
         _publish_on_commit(outside.Head(event.seq, event.hash, event.signature))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,8 @@ def _path() -> Path:
     return Path(settings.GRID_KEYS_DIR) / "audit.head"
 
 
-def _slots(content: bytes) -> list[Head | None]:
+@lru_cache(4)
+def _slots(content: bytes) -> tuple[Head | None, ...]:
     slots: list[Head | None] = []
     for begin in (0, SLOT):
         try:
@@ -41,26 +43,34 @@ def _slots(content: bytes) -> list[Head | None]:
             slots.append(Head(int(fields["seq"]), str(fields["hash"]), str(fields["signature"])))
         except (ValueError, KeyError, TypeError):
             slots.append(None)
-    return slots
+    return tuple(slots)
 
 
-def _newest(slots: list[Head | None]) -> Head | None:
+def _newest(slots: tuple[Head | None, ...]) -> Head | None:
     return max((head for head in slots if head is not None), default=None)
+
+
+def _open() -> int:
+    flags = os.O_RDWR | os.O_CREAT
+    try:
+        return os.open(_path(), flags, 0o600)
+    except FileNotFoundError:
+        _path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(_path(), flags, 0o600)
 
 
 def read() -> Head | None:
     """The outside head; None when there is none, or nothing readable."""
     try:
-        return _newest(_slots(_path().read_bytes()))
+        with open(_path(), "rb", buffering=0) as file:
+            return _newest(_slots(file.read(2 * SLOT)))
     except OSError:
         return None
 
 
 def advance(head: Head) -> None:
     """Move the outside head forward to `head`; do nothing when another process is further already."""
-    path = _path()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = _open()
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         slots = _slots(os.pread(descriptor, 2 * SLOT, 0))

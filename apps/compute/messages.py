@@ -130,7 +130,8 @@ class Closed(Message, frozen=True):
 
 
 class Proposal(Message, tag="proposal", frozen=True):
-    """`label`: "public", "rows", "agg" or "tainted". `value`: the bytes of a small public tensor.
+    """`label`: "public", "rows", "agg" or "tainted". `value`: the bytes of a small public tensor, or
+    of a cheap aggregate.
 
     `flops` and `operations` are of what is left to compute.
     """

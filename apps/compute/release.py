@@ -31,7 +31,7 @@ from apps.compute.workers import Worker
 from apps.core.canonical import digest
 from apps.core.clock import now
 from apps.core.database import in_database
-from apps.core.prepared import Prepared
+from apps.core.prepared import Prepared, insert_if_new
 from apps.permissions.policies import Ask, Closed, decide
 from apps.permissions.policies import Input as AskInput
 from gridclient.program.graph import Ref
@@ -81,16 +81,17 @@ async def pointer(worker: Worker, value: Ref, proposal: Proposal, *, caller: Cal
     A public value (computed only from the caller's inputs, constants and earlier answers) needs no permission and
     leaves no audit row. For all others: decide and record in one transaction, then compute, then hand over.
     """
+    came_along = None
+    if proposal.value is not None:
+        header = TensorHeader(proposal.dtype, list(proposal.shape), len(proposal.value))
+        came_along = Answered(proposal.kind, header, proposal.value, None)
     if proposal.label == "public":
-        if proposal.value is not None:
-            header = TensorHeader(proposal.dtype, list(proposal.shape), len(proposal.value))
-            return Released(Answered(proposal.kind, header, proposal.value, None), "public", key=_KEY)
-        return Released(await _evaluate(worker, value, proposal, path), "public", key=_KEY)
+        return Released(came_along or await _evaluate(worker, value, proposal, path), "public", key=_KEY)
     # An exact aggregate is computed before it is decided about, so that the decision, its record and the kept answer
     # are one commit. Nothing leaves when the decision is no, and the caller may compute it anyway.
     ready = None
     if proposal.closed is not None and _question(proposal) not in _known:
-        ready = await _evaluate(worker, value, proposal, path)
+        ready = came_along or await _evaluate(worker, value, proposal, path)
     route, answer = await in_database(_permit, caller, proposal, ready, path)
     if route == "aggregate":
         # Only now: what a transaction that failed has not kept must be computed again.
@@ -147,8 +148,8 @@ def _permit(caller: Caller, proposal: Proposal, ready: Answered | None, path: Pa
     )
     if decision.route != "aggregate":
         return decision.route, None
-    if ready is not None:
-        _keep(proposal, ready)
+    if ready is not None and _keep(proposal, ready):
+        return decision.route, ready
     return decision.route, _answered(_kept(_question(proposal))[0], path)
 
 
@@ -173,8 +174,8 @@ def _question(proposal: Proposal) -> str:
     return digest(named)
 
 
-def _keep(proposal: Proposal, answer: Answered) -> None:
-    """Store the first answer; a second one, computed at the same time, is dropped."""
+def _keep(proposal: Proposal, answer: Answered) -> bool:
+    """Store the first answer. False where one was there: a second one, computed at the same time, is dropped."""
     closed = proposal.closed
     if closed is None:
         raise InternalError("Only an answer of the closed set is kept.")
@@ -187,7 +188,7 @@ def _keep(proposal: Proposal, answer: Answered) -> None:
         shape=list(answer.header.shape),
         data=answer.data if answer.path is None else answer.path.read_bytes(),
     )
-    StoredAnswer.objects.bulk_create([row], ignore_conflicts=True)
+    return insert_if_new(row)
 
 
 def _answered(row: StoredAnswer, path: Path) -> Answered:

@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
-from django.db import connection
-from django.db.models import Model, QuerySet, UUIDField
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.models import JSONField, Model, QuerySet, UUIDField
 
 M = TypeVar("M", bound=Model)
 Value = UUID | datetime | str | int
 _uuid: Any = UUIDField()
+
+
+def execute(sql: str, parameters: Sequence[Any]) -> Any:
+    """Run one statement, with `%s` for parameters, on the driver itself; returns the driver's cursor.
+
+    Without Django's cursor, which parses the statement again each time and costs more than it.
+    """
+    database = connections[DEFAULT_DB_ALIAS]
+    database.ensure_connection()
+    with database.wrap_database_errors:
+        cursor = database.connection.cursor()
+        cursor.execute(_question_marks(sql) if database.vendor == "sqlite" else sql, parameters)
+        return cursor
+
+
+def insert_if_new(row: Model) -> bool:
+    """Insert the row. False where one with the same unique values was there, which stays as it is."""
+    database, table = connections[DEFAULT_DB_ALIAS], row._meta
+    fields = [field for field in table.concrete_fields if field is not table.auto_field]
+    sql = _insertion(table.db_table, tuple(field.column for field in fields))
+    return bool(
+        execute(sql, [field.get_db_prep_save(field.pre_save(row, True), database) for field in fields]).rowcount
+    )
+
+
+@cache
+def _insertion(table: str, columns: tuple[str, ...]) -> str:
+    named, given = ", ".join(f'"{column}"' for column in columns), ", ".join(["%s"] * len(columns))
+    # Names of tables and columns come from models.
+    return f'INSERT INTO "{table}" ({named}) VALUES ({given}) ON CONFLICT DO NOTHING'  # noqa: S608
+
+
+@cache
+def _question_marks(sql: str) -> str:
+    return sql.replace("%s", "?").replace("%%", "%")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +69,8 @@ class _Compiled:
 class Prepared(Generic[M]):
     """Decorates a function that builds a queryset of whole rows from values; a call gives the rows as a list.
 
+    The rows are for reading: what they hold as JSON is shared.
+
     Values are UUIDs, datetimes, texts, numbers, or tuples of these for `__in`; the function may only hand them
     on to filters, so that the SQL depends on nothing but the lengths of the tuples.
     """
@@ -41,22 +80,21 @@ class Prepared(Generic[M]):
         self._compiled: dict[tuple[Any, ...], _Compiled] = {}
 
     def __call__(self, *values: Value | tuple[Value, ...]) -> list[M]:
-        given = [_adapted(value) for value in _flat(values)]
-        key = (connection.vendor, *(len(value) if isinstance(value, tuple) else None for value in values))
+        database = connections[DEFAULT_DB_ALIAS]
+        given = [_adapted(value, database) for value in _flat(values)]
+        key = (database.vendor, *(len(value) if isinstance(value, tuple) else None for value in values))
         known = self._compiled.get(key)
         if known is None:
-            known = self._compiled[key] = self._compile(values)
+            known = self._compiled[key] = self._compile(values, database)
         slots = zip(known.slots, known.constants, strict=True)
-        with connection.cursor() as cursor:
-            cursor.execute(known.sql, [constant if slot is None else given[slot] for slot, constant in slots])
-            rows = cursor.fetchall()
-        return [_object(known, list(row)) for row in rows]
+        rows = execute(known.sql, [constant if slot is None else given[slot] for slot, constant in slots]).fetchall()
+        return [_object(known, list(row), database) for row in rows]
 
-    def _compile(self, values: tuple[Value | tuple[Value, ...], ...]) -> _Compiled:
+    def _compile(self, values: tuple[Value | tuple[Value, ...], ...], database: Any) -> _Compiled:
         markers = [tuple(map(_marker, value)) if isinstance(value, tuple) else _marker(value) for value in values]
-        marked = [_adapted(marker) for marker in _flat(tuple(markers))]
+        marked = [_adapted(marker, database) for marker in _flat(tuple(markers))]
         rows = self._build(*markers)
-        compiler: Any = rows.query.get_compiler(connection=connection)
+        compiler: Any = rows.query.get_compiler(connection=database)
         sql, parameters = compiler.as_sql()
         selected = [column for column, _, _ in compiler.select]
         fields = compiler.klass_info["select_fields"]
@@ -65,21 +103,34 @@ class Prepared(Generic[M]):
             sql,
             [marked.index(parameter) if parameter in marked else None for parameter in parameters],
             list(parameters),
-            [(place, functions, column) for place, (functions, column) in compiler.get_converters(selected).items()],
+            [
+                (place, [_parsed] if isinstance(getattr(column, "target", None), JSONField) else functions, column)
+                for place, (functions, column) in compiler.get_converters(selected).items()
+            ],
             [(place, selected[place].target.attname) for place in fields],
             [(place, name) for name, place in compiler.annotation_col_map.items()],
         )
 
 
-def _object(known: _Compiled, row: list[Any]) -> Any:
+def _object(known: _Compiled, row: list[Any], database: Any) -> Any:
     for place, functions, column in known.converters:
         for function in functions:
-            row[place] = function(row[place], column, connection)
+            row[place] = function(row[place], column, database)
     names = [name for _, name in known.columns]
-    made = known.model.from_db(connection.alias, names, [row[place] for place, _ in known.columns])
+    made = known.model.from_db(database.alias, names, [row[place] for place, _ in known.columns])
     for place, name in known.annotations:
         setattr(made, name, row[place])
     return made
+
+
+@lru_cache(256)
+def _json(text: str) -> Any:
+    return json.loads(text)
+
+
+def _parsed(text: Any, column: Any, database: Any) -> Any:
+    # The columns of a wide dataset take longer to parse than to find.
+    return _json(text) if isinstance(text, str) else text
 
 
 def _flat(values: tuple[Value | tuple[Value, ...], ...]) -> list[Value]:
@@ -100,10 +151,10 @@ def _marker(value: Value) -> Value:
             return number % 2**31
 
 
-def _adapted(value: Value) -> Any:
+def _adapted(value: Value, database: Any) -> Any:
     """As the database's driver takes it."""
     if isinstance(value, UUID):
-        return _uuid.get_db_prep_value(value, connection)
+        return _uuid.get_db_prep_value(value, database)
     if isinstance(value, datetime):
-        return connection.ops.adapt_datetimefield_value(value)
+        return database.ops.adapt_datetimefield_value(value)
     return value

@@ -241,7 +241,7 @@ class _Matter:
         grant = None if version is None else self._grant(version, {Right.AGGREGATE, Right.READ}, self._inputs(names))
         if version is None or grant is None:
             return f"Ask the owner for an 'aggregate' grant, which answers {CLOSED_SET}, this one too if checks allow."
-        if closed.kind != "count" and (not names or not set(names) <= _bounded(version)):
+        if closed.kind != "count" and not (names and _bounded(version, set(names))):
             return "Your 'aggregate' grant sums columns with declared bounds; these have none."
         if version.entity_count < k:
             # How many people there are is public where each row is one and their number is.
@@ -275,10 +275,10 @@ def _names(version: DatasetVersion) -> list[str]:
     return [column["name"] for column in version.columns]
 
 
-def _bounded(version: DatasetVersion) -> set[str]:
-    """The columns whose sums are bounded by what the owner declared."""
-    return {
-        column["name"]
-        for column in version.columns
-        if column["kind"] == "boolean" or (column.get("low") is not None and column.get("high") is not None)
-    }
+def _bounded(version: DatasetVersion, names: set[str]) -> bool:
+    """Whether the sums of all these columns are bounded by what the owner declared."""
+    declared = [column for column in version.columns if column["name"] in names]
+    return len(declared) == len(names) and all(
+        column["kind"] == "boolean" or (column.get("low") is not None and column.get("high") is not None)
+        for column in declared
+    )

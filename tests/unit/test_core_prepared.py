@@ -10,7 +10,8 @@ import pytest
 from django.db.models import Exists, OuterRef, QuerySet
 
 from apps.accounts.models import AccessToken, User
-from apps.core.prepared import Prepared
+from apps.core.prepared import Prepared, insert_if_new
+from apps.tags.models import Tag
 from tests.factories.people import People
 
 pytestmark = pytest.mark.django_db
@@ -50,3 +51,10 @@ def test_every_call_has_its_own_values(people: People) -> None:
                 found = prepared(*values)
                 assert _rows(found) == _rows(list(_tokens(*values)))
                 assert all(type(token) is AccessToken for token in found)
+
+
+def test_the_first_row_stays_and_a_second_one_is_told_of() -> None:
+    first, second = (Tag(text="#Births", normal=normal) for normal in ("#births", "#other"))
+    assert insert_if_new(first)
+    assert not insert_if_new(second)
+    assert [tag.normal for tag in Tag.objects.all()] == ["#births"]
