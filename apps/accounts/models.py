@@ -151,6 +151,8 @@ class AccessToken(models.Model):
     kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.TOKEN)
     prefix = models.CharField(max_length=8, unique=True)
     digest = models.CharField(max_length=64)
+    # Null: for all that the account may do.
+    scopes = models.JSONField(null=True, blank=True)
     created = models.DateTimeField(default=clock.now, editable=False)
     expires = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -9,6 +10,7 @@ from django.db.models import QuerySet
 
 from apps.accounts import names, policies, tokens
 from apps.accounts.models import AccessToken, User
+from apps.accounts.scopes import chosen
 from apps.audit.actions import record
 from apps.audit.verbs import Verb
 from apps.core import clock
@@ -28,12 +30,14 @@ def create_token(
     expires: datetime | None,
     by: User | None,
     kind: str = "token",
+    scopes: Iterable[str] | None = None,
     now: datetime | None = None,
 ) -> tuple[AccessToken, str]:
     """Make a token; its text is returned here and never again. `expires` None: 12 hours or 90 days, by kind.
 
-    Raises InvalidInputError for a closed account, an empty name, or an expiry that is past or too far away (12 hours,
-    or a year); NotPermittedError for a named token of a network's user, or by an account that only looks.
+    `scopes` None: for all that the account may do. Raises InvalidInputError for a closed account, an empty name, an
+    unknown scope, or an expiry that is past or too far away (12 hours, or a year); NotPermittedError for a named token
+    of a network's user, or by an account that only looks.
     """
     policies.check_can_act_for(by, user)
     if kind == AccessToken.Kind.TOKEN:
@@ -49,9 +53,17 @@ def create_token(
         problems.append("A token expires in the future: a sign-in within 12 hours, a named one within 366 days.")
     if problems:
         raise InvalidInputError(f"No token was made: {' '.join(problems)}", problems=problems)
+    may = chosen(scopes)
     prefix, text = tokens.fresh()
     token = AccessToken.objects.create(
-        user=user, name=name.strip(), kind=kind, prefix=prefix, digest=tokens.digest(text), created=now, expires=expires
+        user=user,
+        name=name.strip(),
+        kind=kind,
+        prefix=prefix,
+        digest=tokens.digest(text),
+        scopes=may,
+        created=now,
+        expires=expires,
     )
     record(
         Verb.TOKEN_CREATED,
@@ -60,6 +72,7 @@ def create_token(
         prefix=prefix,
         name=token.name,
         kind=kind,
+        scopes=may,
         expires=expires.isoformat(),
     )
     return token, text

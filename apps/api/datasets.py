@@ -11,6 +11,7 @@ from rest_framework.views import APIView
 
 from apps.accounts.models import Team, User
 from apps.accounts.queries import resolve_users, teams_visible_to
+from apps.accounts.scopes import Scope
 from apps.api import inputs, outputs
 from apps.api.paging import each, flag, page
 from apps.api.views import caller, find
@@ -38,6 +39,8 @@ class Datasets(APIView):
 class OneDataset(APIView):
     """GET; PATCH {name, description, tags, visibility, accounts_may_compute} for its owner."""
 
+    scope = Scope.PUBLISH
+
     def get(self, request: Request, slug: str) -> Response:
         user = caller(request)
         return Response(_shown(user, find(datasets_visible_to(user), slug=slug)))
@@ -55,6 +58,8 @@ class Grants(APIView):
 
     POST {to, right, columns, expires, reason} for the owner.
     """
+
+    scope = Scope.PUBLISH
 
     def get(self, request: Request, slug: str) -> Response:
         user = caller(request)
@@ -86,6 +91,8 @@ class Grants(APIView):
 
 class OneGrant(APIView):
     """DELETE: revoke."""
+
+    scope = Scope.PUBLISH
 
     def delete(self, request: Request, id: int) -> Response:
         user = caller(request)

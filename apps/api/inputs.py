@@ -49,11 +49,12 @@ class TeamChange(Body, frozen=True):
 
 
 class NewToken(Body, frozen=True):
-    """`user` None: for the caller. `expires`: a date or a time, ISO 8601."""
+    """`user` None: for the caller. `expires`: a date or a time, ISO 8601. `scopes` None: all."""
 
     name: str
     user: str | None = None
     expires: str | None = None
+    scopes: list[str] | None = None
 
 
 class DatasetChange(Body, frozen=True):

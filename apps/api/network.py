@@ -16,6 +16,7 @@ from rest_framework.views import APIView
 
 from apps.accounts.actions import create_token
 from apps.accounts.models import User
+from apps.accounts.scopes import Scope
 from apps.api import inputs, outputs
 from apps.api.paging import each, page
 from apps.api.signing import SESSION
@@ -149,6 +150,8 @@ class Search(APIView):
 
 class Assertions(APIView):
     """POST {node, session_key} -> {assertion, signature}: our word to a node for who the caller is."""
+
+    scope = Scope.COMPUTE
 
     def post(self, request: Request) -> Response:
         check_role("network")

@@ -43,6 +43,7 @@ def token(row: AccessToken) -> dict[str, Any]:
         "prefix": row.prefix,
         "name": row.name,
         "kind": row.kind,
+        "scopes": row.scopes,
         "user": row.user.username,
         "created": row.created,
         "expires": row.expires,

@@ -110,7 +110,7 @@ class OneTeam(APIView):
 
 
 class Tokens(APIView):
-    """GET: those that I may see, never their text. POST {user, name, expires}: the text is shown this once."""
+    """GET: those that I may see, never their text. POST {user, name, expires, scopes}: the text is shown this once."""
 
     def get(self, request: Request) -> Response:
         return page(request, tokens_visible_to(caller(request)), each(outputs.token))
@@ -119,7 +119,7 @@ class Tokens(APIView):
         body, by = inputs.read(request, inputs.NewToken), caller(request)
         user = by if body.user is None else find(users_visible_to(by), username=normal(body.user))
         expires = inputs.moment(body.expires, "expires")
-        made, text = actions.create_token(user=user, name=body.name, expires=expires, by=by)
+        made, text = actions.create_token(user=user, name=body.name, expires=expires, scopes=body.scopes, by=by)
         return Response({**outputs.token(made), "token": text}, status=201)
 
 

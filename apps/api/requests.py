@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.accounts.models import User
+from apps.accounts.scopes import Scope
 from apps.api import inputs, outputs
 from apps.api.paging import page
 from apps.api.views import caller, find
@@ -63,6 +64,8 @@ class Deny(APIView):
 
 class Withdraw(APIView):
     """POST: take back a request of mine that nobody has decided on."""
+
+    scope = Scope.COMPUTE
 
     def post(self, request: Request, id: UUID) -> Response:
         by = caller(request)

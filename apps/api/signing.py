@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.accounts import actions
+from apps.accounts.scopes import Scope
 from apps.api import inputs, outputs
 from apps.api.views import caller, token_of
 from apps.core.clock import now
@@ -35,6 +36,8 @@ class SignIn(APIView):
 
 class SignOut(APIView):
     """POST: the token that was used is revoked; sockets that are open on it are closed."""
+
+    scope = Scope.READ
 
     def post(self, request: Request) -> Response:
         actions.revoke_token(token_of(request), by=caller(request))

@@ -46,11 +46,15 @@ _known: set[str] = set()
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, on which token: both are looked at again whenever something is used, stored or released."""
+    """Who asks, on which token: both are looked at again whenever something is used, stored or released.
+
+    `scopes`: what the token may be used for; None: all.
+    """
 
     user: UUID
     token: int
     expires: datetime
+    scopes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from unfold.decorators import display
-from unfold.widgets import UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
 from apps.accounts import actions as verbs
 from apps.accounts.models import AccessToken, User
 from apps.accounts.policies import can_act_for
 from apps.accounts.queries import tokens_visible_to
+from apps.accounts.scopes import WORDS
 from apps.console.acts import Act
 from apps.console.base import GridAdmin, person
 from apps.console.show import Panel, link, page_of, when
@@ -39,6 +40,14 @@ class NewToken(Act):
         widget=UnfoldAdminTextInputWidget(attrs={"type": "date"}),
     )
 
+    scopes = forms.MultipleChoiceField(
+        label="For",
+        required=False,
+        choices=[(scope.value, f"{scope}: {words}") for scope, words in WORDS.items()],
+        help_text="None ticked: all that your account may do.",
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+    )
+
     @classmethod
     def allowed(cls, user: User, obj: Any) -> bool:
         return user.has("compute.use") and not user.is_federated
@@ -46,7 +55,13 @@ class NewToken(Act):
     def run(self) -> tuple[AccessToken, str]:
         day = self.cleaned_data["expires"]
         expires = datetime.combine(day, time.max, tzinfo=UTC) if day else None
-        return verbs.create_token(user=self.user, name=self.cleaned_data["name"], expires=expires, by=self.user)
+        return verbs.create_token(
+            user=self.user,
+            name=self.cleaned_data["name"],
+            expires=expires,
+            scopes=self.cleaned_data["scopes"] or None,
+            by=self.user,
+        )
 
 
 class Revoke(Act):
@@ -112,6 +127,7 @@ class AccessTokenAdmin(GridAdmin):
             ("State", _status(obj)),
             ("Of", link(user, obj.user)),
             ("Kind", obj.get_kind_display()),
+            ("For", "all that the account may do" if obj.scopes is None else ", ".join(obj.scopes)),
             ("Made", obj.created),
             ("Expires", obj.expires),
             ("Last used", obj.last_used or "never"),

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from apps.accounts.queries import user_of_live_token
+from apps.accounts.scopes import Scope
 from apps.audit.models import AuditEvent
 from apps.compute import publish as publishing
 from apps.compute import release
@@ -19,6 +20,17 @@ from apps.permissions.policies import check_can_publish
 from apps.wire.transfers import Uploads
 from gridclient.wire import messages as m
 from gridclient.wire.errors import InvalidInputError, NotFoundError
+
+
+def scope_of(command: m.ClientCommand) -> Scope:
+    """What a token must have been made for to say this."""
+    match command:
+        case m.Publish() | m.Upload(purpose="values" | "mock"):
+            return Scope.PUBLISH
+        case m.Drop() | m.Ack():
+            return Scope.READ
+        case _:
+            return Scope.COMPUTE
 
 
 async def check_upload(command: m.Upload, caller: release.Caller) -> None:

@@ -17,6 +17,7 @@ from channels.consumer import AsyncConsumer
 from django.conf import settings
 
 from apps.accounts.queries import token_is_live
+from apps.accounts.scopes import check_scope
 from apps.compute.release import Released
 from apps.compute.sessions import Session
 from apps.core.clock import now
@@ -179,6 +180,8 @@ class GridConsumer(AsyncConsumer):
 
     async def _command(self, command: m.ClientCommand) -> None:
         session = self._session
+        if not isinstance(command, Ask):  # those are refused as the answer to them
+            check_scope(self._caller.scopes, asks.scope_of(command))
         match command:
             case m.Run():
                 await session.append(command.nodes)
@@ -232,6 +235,7 @@ class GridConsumer(AsyncConsumer):
         try:
             # Whoever closed an account or revoked a token and got the answer may rely on it: no value leaves after.
             await self._check_token()
+            check_scope(self._caller.scopes, asks.scope_of(command))
             match command:
                 case m.Get():
                     await self._deliver(command.ask, await self._session.get(command.value))

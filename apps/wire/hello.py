@@ -58,9 +58,9 @@ async def greet(data: bytes) -> Greeted:
 
 def _identify(token: str, client: str) -> Greeted:
     user, access = user_of_token(token, now=now())
-    return Greeted(
-        node_id(), user.username, sorted(user.capabilities), client, Caller(user.pk, access.pk, access.expires)
-    )
+    scopes = None if access.scopes is None else tuple(access.scopes)
+    caller = Caller(user.pk, access.pk, access.expires, scopes)
+    return Greeted(node_id(), user.username, sorted(user.capabilities), client, caller)
 
 
 def welcome(greeted: Greeted, session: str) -> m.Welcome:

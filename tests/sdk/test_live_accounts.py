@@ -127,6 +127,24 @@ def test_administrator_makes_a_token_for_a_colleague(crew: Crew, scientist: Node
         scientist.create_token(name="past", expires="2001-01-31")
 
 
+def test_token_for_one_thing_does_no_other(crew: Crew, owner: Node) -> None:
+    records = gridclient.private_tensor(torch.rand(3), name=fresh("scoped"))
+    texts = {scope: owner.create_token(name=scope, scopes=[scope]).token for scope in ("read", "compute", "publish")}
+    done = set()
+    for scope, text in texts.items():
+        with gridclient.connect(crew.server.url, token=text) as node:
+            assert isinstance(node.datasets(), list)
+            one = sent(torch.ones(2), node)
+            for needed, act in {"compute": one.get, "publish": lambda node=node: records.send(node)}.items():
+                if scope == needed:
+                    act()
+                    done.add(scope)
+                else:
+                    with pytest.raises(gridclient.NotPermittedError, match=f"a token for {needed} too"):
+                        act()
+    assert done == {"compute", "publish"}
+
+
 def test_each_way_of_failing_to_connect_says_what_to_do(
     grid: LiveGrid, crew: Crew, scientist: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

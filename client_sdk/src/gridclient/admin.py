@@ -76,10 +76,19 @@ class Administration:
         return [Token(row) for row in self.http.pages("tokens/")]
 
     def create_token(
-        self, username: str | None = None, *, name: str, expires: date | datetime | str | None = None
+        self,
+        username: str | None = None,
+        *,
+        name: str,
+        expires: date | datetime | str | None = None,
+        scopes: Sequence[str] | None = None,
     ) -> Token:
-        """Make an access token, for myself without a username. `.token` is its text, which is shown this once."""
-        return Token(self.http.post("tokens/", user=username, name=name, expires=iso(expires)))
+        """Make an access token, for myself without a username. `.token` is its text, which is shown this once.
+
+        `scopes` among "read" (look only), "compute", "publish" and "govern"; None: all that the account may do.
+        """
+        may = None if scopes is None else _texts(scopes, "scopes")
+        return Token(self.http.post("tokens/", user=username, name=name, expires=iso(expires), scopes=may))
 
     def revoke_token(self, token: Token | str) -> None:
         """End a token, by its prefix; connections that are open on it are closed."""

@@ -48,7 +48,7 @@ class Team(Record):
 
 
 class Token(Record):
-    """`prefix`, `name`, `user`, `kind`, `expires`, `revoked`; `.token` is the text, once, when it was just made."""
+    """`prefix`, `name`, `user`, `kind`, `scopes`, `expires`, `revoked`; `.token` is the text, once, when just made."""
 
     shown = ("prefix", "name", "user", "expires")
 
