@@ -109,7 +109,7 @@ def test_a_table_is_read_by_column(hospital: Node) -> None:
     assert wards[["height", "weight"]].get().tolist() == [[50.0, 3.1], [49.0, 2.9]]
     assert wards.count().get().item() == 2
     assert wards.get().equals(TABLE)
-    assert wards.mock.equals(TABLE.slice(0, 1))
+    assert wards.mock.get().equals(TABLE.slice(0, 1))
     assert wards.dataset == "wards"
     with pytest.raises(InvalidInputError, match="'weight', 'height'"):
         wards["age"]
@@ -161,7 +161,7 @@ def test_administration_says_what_it_means(fake: FakeNode, hospital: Node) -> No
     assert isinstance(token, Token)
     assert token.token == "grd_abcdefgh_secret"
     assert "secret" not in repr(token)
-    assert fake.calls[-1][2] == {"user": "ana", "name": "laptop", "expires": "2027-01-01"}
+    assert fake.calls[-1][2] == {"user": "ana", "name": "laptop", "expires": "2027-01-01", "scopes": None}
     for name in ("deactivate_user", "reactivate_user"):
         getattr(hospital, name)("ana/../bob")
         assert fake.calls[-1][2] == {"active": name == "reactivate_user"}
@@ -186,6 +186,11 @@ def test_grants_name_to_whom_what_and_until_when(fake: FakeNode, hospital: Node)
         "team:researchers", "aggregate", columns=["weight"], expires="2027-01-01", reason="Ward report"
     )
     assert (grant.to, grant.right, grant.id) == ("team:researchers", "aggregate", 5)
+    assert fake.calls[-1][2]["programs"] is None
+    births.grant("bob", "train", programs=["ab" * 32], reason="Risk scores")
+    assert fake.calls[-1][2]["programs"] == ["ab" * 32]
+    with pytest.raises(InvalidInputError, match="list of hashes"):
+        births.grant("bob", "train", programs="ab" * 32, reason="Risk scores")
     births.revoke(grant)
     assert fake.calls[-1][:2] == ("DELETE", "/api/grants/5/")
     births.describe(tags=["#new"])
