@@ -5,6 +5,7 @@ No name from the wire is ever looked up in torch: `TARGETS` is made from the tab
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import torch
 
 from apps.compute.operations import TABLE
 from apps.compute.steady import steadied
+from apps.compute.totals import arithmetic, indexing, layout, matrices, networks, random, reductions
 from gridclient.program.graph import Dtype, Node, Ref
 from gridclient.wire.errors import InternalError, InvalidInputError
 from gridclient.wire.tensors import ITEM_SIZES, MAX_EXTENT
@@ -19,7 +21,7 @@ from gridclient.wire.tensors import ITEM_SIZES, MAX_EXTENT
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ITEM_SIZES}
 MAX_LIST = 64
 MAX_TENSORS = MAX_NAMES = 4096
-SIZES = frozenset({"size"})
+SIZES = frozenset({"size", "input_size", "input_sizes", "repeats"})
 """Arguments that are shapes: held to what a shape may be."""
 
 
@@ -43,58 +45,12 @@ class Target(NamedTuple):
     outputs: int
 
 
-def index_select(self: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Tensor:
-    """Total form: a position that does not exist gives 0."""
-    if index.dim() > 1:
-        raise IndexError("index_select(): Index is supposed to be a vector")
-    extent = self.shape[dim] if self.dim() else 1
-    inside = (index >= 0) & (index < extent)
-    if extent == 0:
-        shape = list(self.shape)
-        shape[dim] = index.numel()
-        return torch.zeros(shape, dtype=self.dtype, device=self.device)
-    chosen = torch.ops.aten.index_select.default(self, dim, torch.where(inside, index, 0))
-    if self.dim():
-        shape = [1] * self.dim()
-        shape[dim] = index.numel()
-        inside = inside.reshape(shape)
-    else:
-        inside = inside.reshape(())
-    return torch.where(inside, chosen, torch.zeros((), dtype=self.dtype, device=self.device))
-
-
-def reshape(self: torch.Tensor, size: list[int]) -> torch.Tensor:
-    """Total form of `view`: how a value lies in memory is the worker's own business."""
-    return torch.ops.aten.reshape.default(self, size)
-
-
-def select_scatter(self: torch.Tensor, src: torch.Tensor, dim: int, index: int) -> torch.Tensor:
-    """Checks on meta tensors too what the overload checks on values only."""
-    _fits(torch.ops.aten.select.int(self, dim, index), src)
-    return torch.ops.aten.select_scatter.default(self, src, dim, index)
-
-
-def slice_scatter(
-    self: torch.Tensor, src: torch.Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> torch.Tensor:
-    """Checks on meta tensors too what the overload checks on values only."""
-    _fits(torch.ops.aten.slice.Tensor(self, dim, start, end, step), src)
-    return torch.ops.aten.slice_scatter.default(self, src, dim, start, end, step)
-
-
-def _fits(part: torch.Tensor, src: torch.Tensor) -> None:
-    if part.shape != src.shape:
-        raise ValueError(f"cannot write {tuple(src.shape)} into a part of shape {tuple(part.shape)}")
-
-
 TOTAL: dict[str, Callable[..., Any]] = {
-    "aten::index_select": index_select,
-    "aten::select_scatter": select_scatter,
-    "aten::slice_scatter": slice_scatter,
-    "aten::view": reshape,
-    "aten::_unsafe_view": reshape,
+    name: form
+    for theme in (arithmetic, indexing, layout, matrices, networks, random, reductions)
+    for name, form in theme.TOTAL.items()
 }
-"""Where the overload itself raises by value or by memory layout."""
+"""Where the overload itself raises by value or by memory layout, and what has no overload."""
 
 
 def _overload(name: str) -> Any:
@@ -102,13 +58,19 @@ def _overload(name: str) -> Any:
     return getattr(getattr(torch.ops.aten, packet), overload or "default")
 
 
-def _parameter(argument: Any, *, total: bool) -> Parameter:
+def _numbers(form: Callable[..., Any] | None) -> frozenset[str]:
+    """The arguments of a total form that may be a number in place of a tensor: their annotation says so."""
+    found = inspect.signature(form).parameters.values() if inspect.isfunction(form) else ()
+    return frozenset(parameter.name for parameter in found if parameter.annotation == "Number")
+
+
+def _parameter(argument: Any, *, reference: bool) -> Parameter:
     kind = str(argument.real_type)
     optional = kind.startswith("Optional[")
     kind = kind.removeprefix("Optional[")[:-1] if optional else kind
     if kind == "List[int]" and argument.N is not None:
         kind = "List[int] or int"
-    elif kind == "Tensor" and total:
+    elif kind == "Tensor" and reference:
         kind = "Reference"
     return Parameter(
         argument.name,
@@ -127,21 +89,47 @@ def _target(name: str) -> Target:
         raise InternalError(f"{name} changes its inputs and cannot be in the table of operations.")
     if not all(str(returned.type) == "Tensor" for returned in schema.returns):
         raise InternalError(f"{name} returns something that is not a tensor.")
-    parameters = tuple(_parameter(argument, total=name in TOTAL) for argument in schema.arguments)
+    numbers = _numbers(TOTAL.get(name))
+    parameters = tuple(
+        _parameter(argument, reference=name in TOTAL and argument.name not in numbers) for argument in schema.arguments
+    )
     return Target(name, TOTAL.get(name) or steadied(name, overload), parameters, len(schema.returns))
 
 
-_SELF = Parameter("self", "Reference", False, True, None, False)
+def _own(name: str, call: Callable[..., Any], outputs: int = 1, /, **types: str) -> Target:
+    """A composite of ours: the types of its arguments by name, all of them required."""
+    parameters = tuple(Parameter(argument, kind, False, True, None, False) for argument, kind in types.items())
+    return Target(name, call, parameters, outputs)
+
+
+_COMPOSITES = [
+    _own("grid::column", torch.tensor, self="Reference", names="str"),
+    _own("grid::columns", torch.tensor, self="Reference", names="List[str]"),
+    _own("grid::count", torch.tensor, self="Reference"),
+    Target(
+        "grid::parameter",
+        lambda self, module, name, trainable: self,
+        (
+            Parameter("self", "Reference", False, True, None, False),
+            Parameter("module", "str", False, True, None, False),
+            Parameter("name", "str", False, True, None, False),
+            Parameter("trainable", "bool", False, False, True, False),
+        ),
+        1,
+    ),
+    _own("grid::rand", random.rand, size="List[int]", dtype="ScalarType", seed="Seed"),
+    _own("grid::randn", random.randn, size="List[int]", dtype="ScalarType", seed="Seed"),
+    _own("grid::randint", random.randint, low="int", high="int", size="List[int]", dtype="ScalarType", seed="Seed"),
+    _own("grid::randperm", random.randperm, n="int", dtype="ScalarType", seed="Seed"),
+    _own("grid::bernoulli", random.bernoulli, self="Reference", seed="Seed"),
+    _own("grid::dropout", random.dropout, 2, self="Reference", p="float", seed="Seed"),
+]
 TARGETS: dict[str, Target] = {name: _target(name) for name in TABLE if name.startswith("aten::")} | {
-    "grid::column": Target(
-        "grid::column", torch.tensor, (_SELF, Parameter("names", "str", False, True, None, False)), 1
-    ),
-    "grid::columns": Target(
-        "grid::columns", torch.tensor, (_SELF, Parameter("names", "List[str]", False, True, None, False)), 1
-    ),
-    "grid::count": Target("grid::count", torch.tensor, (_SELF,), 1),
+    target.name: target for target in _COMPOSITES
 }
-"""By name, for everything that has operands. The composites are computed by the torch reader itself."""
+"""By name, for everything but inputs. Columns and counts are computed by the torch reader itself."""
+FACTORIES = frozenset({"grid::rand", "grid::randn", "grid::randint", "grid::randperm"})
+"""What takes no operand."""
 
 
 def bind(target: Target, node: Node) -> dict[str, Any]:
@@ -221,6 +209,10 @@ def _number(value: Any) -> bool:
     return isinstance(value, (bool, float)) or _int(value)
 
 
+def _floats(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= MAX_LIST and all(map(_number, value))
+
+
 _ABSENT = frozenset({"Layout", "Device", "MemoryFormat"})
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     # A number in place of a tensor is what torch calls a wrapped number: `x + 1`.
@@ -228,8 +220,20 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "List[Tensor]": lambda value: (
         isinstance(value, list) and 0 < len(value) <= MAX_TENSORS and all(isinstance(item, Ref) for item in value)
     ),
+    "List[Optional[Tensor]]": lambda value: (
+        isinstance(value, list)
+        and 0 < len(value) <= MAX_LIST
+        and all(item is None or isinstance(item, Ref) for item in value)
+        and any(isinstance(item, Ref) for item in value)
+    ),
     "Reference": lambda value: isinstance(value, Ref),
     "int": _int,
+    "Seed": lambda value: _int(value) and value >= 0,
+    "float": _number,
+    "List[float]": _floats,
+    "List[bool]": lambda value: (
+        isinstance(value, list) and len(value) <= MAX_LIST and all(isinstance(item, bool) for item in value)
+    ),
     "number": _number,
     "bool": lambda value: isinstance(value, bool),
     "List[int]": _ints,
@@ -246,7 +250,12 @@ _WORDS = {
     "Tensor": "a value",
     "Reference": "a value",
     "List[Tensor]": f"a list of 1 to {MAX_TENSORS} values",
+    "List[Optional[Tensor]]": f"a list of at most {MAX_LIST} values or None, at least one of them a value",
     "int": "an integer of 64 bits",
+    "Seed": "an integer from 0 to below 2**63",
+    "float": "a number",
+    "List[float]": f"a list of at most {MAX_LIST} numbers",
+    "List[bool]": f"a list of at most {MAX_LIST} times true or false",
     "number": "a number",
     "bool": "true or false",
     "List[int]": f"a list of at most {MAX_LIST} integers",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from apps.compute.targets import TARGETS
 from gridclient.program.graph import Dtype, Ref
 from gridclient.wire import messages as m
 from gridclient.wire.errors import GridError
@@ -119,8 +120,8 @@ def recorded(client: RawClient, x: Ref, sample: Sample, dtype: str) -> list[Ref]
             return operand(given)
         return [value(item) for item in given] if isinstance(given, list) else given
 
-    two = sample.op in {"aten::max.dim", "aten::min.dim", "aten::median.dim", "aten::sort", "aten::sort.stable"}
-    return [client.node(sample.op, *map(value, sample.args), outputs=2 if two else 1, **sample.kwargs)]
+    outputs = TARGETS[sample.op].outputs
+    return [client.node(sample.op, *map(value, sample.args), outputs=outputs, **sample.kwargs)]
 
 
 def test_refusals_are_the_same_to_the_byte(ward: Ward, twins: Twins) -> None:

@@ -39,22 +39,21 @@ class Sample:
     @property
     def operands(self) -> list[T]:
         found = []
-        for given in self.args:
+        for given in (*self.args, *self.kwargs.values()):
             found += [item for item in (given if isinstance(given, list) else [given]) if isinstance(item, T)]
         return found
 
     def node(self) -> Node:
         """The call as a node, whose operands are nodes 0, 1, ..."""
         number = itertools.count()
-        args = [
-            [Ref(next(number)) if isinstance(item, T) else item for item in given]
-            if isinstance(given, list)
-            else Ref(next(number))
-            if isinstance(given, T)
-            else given
-            for given in self.args
-        ]
-        return Node(100, self.op, args, self.kwargs)
+
+        def value(given: Any) -> Any:
+            if isinstance(given, list):
+                return [value(item) for item in given]
+            return Ref(next(number)) if isinstance(given, T) else given
+
+        args = [value(given) for given in self.args]
+        return Node(100, self.op, args, {name: value(given) for name, given in self.kwargs.items()})
 
     def call(self, labels: list[Label] | None = None) -> Call:
         """The call as rules see it; None: everything is public."""
@@ -75,8 +74,8 @@ class Sample:
         outputs = tuple(shape for shape, _ in shapes.infer(target, bound))
         return Call(self.op, bound, tuple(operands), outputs)
 
-    def run(self, values: list[torch.Tensor]) -> list[torch.Tensor]:
-        """The outputs for these operands."""
+    def run(self, values: list[torch.Tensor], by: Any = None) -> list[torch.Tensor]:
+        """The outputs for these operands, computed by the node's own form or by another one."""
 
         def value(given: Any) -> Any:
             if isinstance(given, Ref):
@@ -86,7 +85,7 @@ class Sample:
             return [value(item) for item in given] if isinstance(given, list) else given
 
         node = self.node()
-        made = TARGETS[self.op].call(
+        made = (by or TARGETS[self.op].call)(
             *[value(given) for given in node.args], **{name: value(given) for name, given in node.kwargs.items()}
         )
         return list(made) if isinstance(made, (tuple, list)) else [made]
@@ -115,8 +114,11 @@ def fits(sample: Sample) -> bool:
 
 @cache
 def samples(n: int, d: int) -> list[Sample]:
-    """Calls of every operation with operands, for n rows and d columns."""
-    return [sample for sample in _all(n, d) if fits(sample)]
+    """Calls of every operation, for n rows and d columns."""
+    from tests.factories import operations_math, operations_networks
+
+    found = itertools.chain(_all(n, d), operations_math.calls(n, d), operations_networks.calls(n, d))
+    return [sample for sample in found if fits(sample)]
 
 
 UNARY = """neg abs exp log log1p sqrt rsqrt reciprocal sign floor ceil round sin cos tanh sigmoid relu isnan isfinite

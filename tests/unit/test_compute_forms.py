@@ -60,7 +60,7 @@ def test_every_operation_means_the_same_by_position_and_by_name(op: str, padded:
             recorded = Recorded()
             given = dict(
                 zip(
-                    map(id, _found(sample.args)),
+                    map(id, _found([*sample.args, *sample.kwargs.values()])),
                     _operands(recorded, sample, private, tmp_path / f"{number}", padded),
                     strict=True,
                 )

@@ -38,6 +38,18 @@ def sensible(parameter: Parameter, refs: list[Ref], source: random.Random) -> An
             return source.choice(refs)
         case "Tensor":
             return source.choice(refs) if source.random() < 0.9 else source.choice([1, 2.5, True, -3])
+        case "List[Optional[Tensor]]":
+            return [source.choice([None, *refs]) for _ in range(source.randint(1, 3))]
+        case "Seed":
+            return source.choice([0, 7, 2**63 - 1])
+        case "float":
+            return source.choice([0.0, 0.5, 1.0, 2, -1.0, math.nan])
+        case "str":
+            return source.choice(["sum", "floor", "add", "complete", "none", "tanh"])
+        case "List[bool]":
+            return source.choice([[True], [True, False], [True, True, True]])
+        case "List[float]":
+            return source.choice([[1.0], [0.5, 2.0], []])
         case "List[Tensor]":
             return [source.choice(refs) for _ in range(source.randint(1, 3))]
         case "int":

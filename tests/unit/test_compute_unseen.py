@@ -123,7 +123,9 @@ def test_no_operation_reads_private_data_for_a_public_answer(op: str, tmp_path: 
             return [value(item) for item in given] if isinstance(given, list) else given
 
         outputs = TARGETS[op].outputs
-        ref = recorded(op, *[value(given) for given in sample.args], outputs=outputs, **sample.kwargs)
+        args = [value(given) for given in sample.args]
+        kwargs = {name: value(given) for name, given in sample.kwargs.items()}
+        ref = recorded(op, *args, outputs=outputs, **kwargs)
         for output in range(outputs):
             public += recorded.propose(Ref(ref.node, output)).label == "public"
     assert not unread

@@ -46,8 +46,9 @@ def judge(call: Call) -> Judged:
 
 
 def shapes_only(op: str) -> bool:
-    """Whether an operation's values follow from its operands' shapes and dtypes: a count does, without null records."""
-    return TABLE[op].rule in (like, counts)
+    """Whether an operation needs its operands for what is known of them only: a count does, without null records, and
+    columns do, which are read from the table's file by themselves."""
+    return TABLE[op].rule in (like, counts, columns)
 
 
 __all__ = ["AGG", "PUBLIC", "ROWS", "TAINTED", "Judged", "Label", "judge", "shapes_only"]

@@ -6,6 +6,7 @@ Nothing here sees a value, so its errors may quote torch: they depend on shapes,
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from math import prod
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from apps.compute.labels import Operand, Shape
 from apps.compute.operations import TABLE
-from apps.compute.targets import DTYPES, Target, called
+from apps.compute.targets import DTYPES, FACTORIES, Target, called
 from gridclient.wire.errors import GridError, InvalidInputError, OperationNotAllowedError, ShapeError
 from gridclient.wire.tensors import ITEM_SIZES, MAX_DIMENSIONS
 
@@ -34,9 +35,11 @@ def infer(target: Target, bound: dict[str, Any]) -> list[tuple[Shape, str]]:
     """
     outputs = _tried(target, bound, _meta, ShapeError)
     # Kernels know better than meta tensors which dtypes they take and give.
-    dtypes = (
-        [output.dtype for output in _tried(target, bound, _tiny, InvalidInputError)] if TABLE[target.name].probe else []
-    )
+    dtypes: list[torch.dtype] = []
+    if TABLE[target.name].probe:
+        # A rank among fewer elements must be one of theirs.
+        small = bound | {"k": min(bound["k"], 1)} if "k" in bound else bound
+        dtypes = [output.dtype for output in _tried(target, small, _tiny, InvalidInputError)]
     found = []
     for output, dtype in zip(outputs, dtypes or [output.dtype for output in outputs], strict=True):
         if dtype not in NAMES:
@@ -51,7 +54,9 @@ def infer(target: Target, bound: dict[str, Any]) -> list[tuple[Shape, str]]:
 
 def _tried(target: Target, bound: dict[str, Any], make: Make, otherwise: type[GridError]) -> list[torch.Tensor]:
     try:
-        return called(target, bound, lambda given: make(given) if isinstance(given, Operand) else given)
+        # What has no operand makes its values on the default device.
+        with torch.device("meta") if make is _meta and target.name in FACTORIES else nullcontext():
+            return called(target, bound, lambda given: make(given) if isinstance(given, Operand) else given)
     except REFUSED as error:
         raise refused(target.name, error, otherwise) from None
 
@@ -69,5 +74,5 @@ def _meta(operand: Operand) -> torch.Tensor:
 
 
 def _tiny(operand: Operand) -> torch.Tensor:
-    # Extents up to 1 matter (broadcasting, empty reductions); larger ones fit together at 2 as well.
-    return torch.zeros([min(extent, 2) for extent in operand.shape], dtype=DTYPES[operand.dtype])
+    # Extents up to 1 matter (broadcasting, empty reductions), and 3 (cross); larger ones fit together at 3 as well.
+    return torch.zeros([min(extent, 3) for extent in operand.shape], dtype=DTYPES[operand.dtype])

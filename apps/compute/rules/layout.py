@@ -182,6 +182,90 @@ def scattered(call: Call) -> Label:
     return by_rows(call, axis, [operand.label for operand in call.private()])
 
 
+def rolled(call: Call) -> Label:
+    """roll: without `dims` the elements move across all axes."""
+    value = call.operand("self")
+    dims = [dim % max(len(value.shape), 1) for dim in _several(call.args["dims"])]
+    if value.label.kind != ROWS or (not dims and len(value.shape) != 1):
+        return tainted(call)
+    if dims and value.label.axis not in dims:
+        return by_rows(call, value.label.axis, [value.label])
+    moves = zip(dims or [0], _several(call.args["shifts"]), strict=True)
+    shift = sum(shift for dim, shift in moves if dim == value.label.axis)
+    return _fewer_rows(call, value, ("roll", shift))
+
+
+def rotated(call: Call) -> Label:
+    """rot90: turns the plane of two axes; ROWS where neither is the entity axis."""
+    value = call.operand("self")
+    dims = {dim % max(len(value.shape), 1) for dim in call.args["dims"]}
+    if value.label.kind != ROWS or value.label.axis in dims:
+        return tainted(call)
+    return by_rows(call, value.label.axis, [value.label])
+
+
+def repeated(call: Call) -> Label:
+    """repeat: other axes, as often as wanted; the entity axis once."""
+    value, repeats = call.operand("self"), call.args["repeats"]
+    axis = value.label.axis + len(repeats) - len(value.shape)
+    if value.label.kind != ROWS or repeats[axis] != 1:
+        return tainted(call)
+    return by_rows(call, axis, [value.label])
+
+
+def diagonal(call: Call) -> Label:
+    """diagonal: two axes become one, the last; ROWS where neither was the entity axis."""
+    value = call.operand("self")
+    kept = _without_plane(call, len(value.shape))
+    if value.label.kind != ROWS or value.label.axis not in kept:
+        return tainted(call)
+    return by_rows(call, kept.index(value.label.axis), [value.label])
+
+
+def on_diagonal(call: Call) -> Label:
+    """diagonal_scatter: within each row."""
+    value, source = call.operand("self"), call.operand("src")
+    kept = _without_plane(call, len(value.shape))
+    found = {
+        kept[operand.label.axis] if operand is source and operand.label.axis < len(kept) else operand.label.axis
+        for operand in call.private()
+        if operand.label.kind == ROWS
+    }
+    if source.label.kind == ROWS and source.label.axis >= len(kept):
+        return tainted(call)
+    rows = {operand.label.rows for operand in call.private()}
+    if len(found) != 1 or len(rows) != 1 or any(operand.label.kind != ROWS for operand in call.private()):
+        return tainted(call)
+    axis = found.pop()
+    return by_rows(call, axis, [o.label for o in call.private()]) if axis in kept else tainted(call)
+
+
+def embedded(call: Call) -> Label:
+    """diag_embed: the last axis becomes a diagonal over two; ROWS where it was not the entity axis."""
+    value = call.operand("self")
+    kept = _without_plane(call, len(call.outputs[0]))
+    if value.label.kind != ROWS or value.label.axis >= len(value.shape) - 1:
+        return tainted(call)
+    return by_rows(call, kept[value.label.axis], [value.label])
+
+
+def unfolded(call: Call) -> Label:
+    """unfold: windows along another axis than the entities'."""
+    value = call.operand("self")
+    if value.label.kind != ROWS or value.label.axis == call.args["dimension"] % max(len(value.shape), 1):
+        return tainted(call)
+    return by_rows(call, value.label.axis, [value.label])
+
+
+def _without_plane(call: Call, rank: int) -> list[int]:
+    plane = {call.args["dim1"] % rank, call.args["dim2"] % rank}
+    return [axis for axis in range(rank) if axis not in plane]
+
+
+def _several(given: int | list[int]) -> list[int]:
+    return given if isinstance(given, list) else [given]
+
+
 def _renamed(call: Call, value: Operand, places: dict[int, int], *, source: bool = True) -> Label:
     """`places` says where each axis lies now; one that is missing is gone. A total stays a total."""
     label = value.label

@@ -37,7 +37,12 @@ def mv(call: Call) -> Label:
 
 
 def dot(call: Call) -> Label:
-    return _product(call, call.operand("self"), call.operand("tensor"), {(0, 0): None, (1, 0): None})
+    return _product(
+        call,
+        call.operand("self"),
+        call.operand("tensor" if "tensor" in call.args else "other"),
+        {(0, 0): None, (1, 0): None},
+    )
 
 
 def bmm(call: Call) -> Label:
@@ -51,15 +56,58 @@ def bmm(call: Call) -> Label:
 
 def addmm(call: Call) -> Label:
     """A product and a term added to it; a total with anything added is no longer one."""
-    added, left, right = call.operand("self"), call.operand("mat1"), call.operand("mat2")
-    product = Operand(
-        Label(PUBLIC)
-        if left.label.kind == right.label.kind == PUBLIC
-        else _product(call, left, right, {(0, 0): 0, (0, 1): None, (1, 0): None, (1, 1): 1}),
-        call.outputs[0],
-        left.dtype,
-    )
+    return _added(call, "mat1", "mat2", {(0, 0): 0, (0, 1): None, (1, 0): None, (1, 1): 1})
+
+
+def addmv(call: Call) -> Label:
+    """As addmm, with a vector."""
+    return _added(call, "mat", "vec", {(0, 0): 0, (0, 1): None, (1, 0): None})
+
+
+def addr(call: Call) -> Label:
+    """As addmm: each element of the product has one factor of each vector."""
+    return _added(call, "vec1", "vec2", {(0, 0): 0, (1, 0): 1})
+
+
+def baddbmm(call: Call) -> Label:
+    """As addmm, for many matrices."""
+    return _added(call, "batch1", "batch2", {(0, 0): 0, (1, 0): 0, (0, 1): 1, (0, 2): None, (1, 1): None, (1, 2): 2})
+
+
+def _added(call: Call, first: str, second: str, axes: dict[tuple[int, int], int | None]) -> Label:
+    added, left, right = call.operand("self"), call.operand(first), call.operand(second)
+    public = left.label.kind == right.label.kind == PUBLIC
+    label = Label(PUBLIC) if public else _product(call, left, right, axes)
+    product = Operand(label, call.outputs[0], left.dtype)
     axis = aligned([added, product], call.outputs[0])
     if axis is None:
         return tainted(call)
     return by_rows(call, axis, [operand.label for operand in (added, product) if operand.label.kind == ROWS])
+
+
+def distances(call: Call) -> Label:
+    """cdist: rows of one operand with public rows of the other; pairs within a batch. Each row's own features only."""
+    left, right = call.operand("x1"), call.operand("x2")
+    rank = len(call.outputs[0])
+    if len(left.shape) != rank or len(right.shape) != rank or left.shape[:-2] != right.shape[:-2]:
+        return tainted(call)
+    axes: dict[tuple[int, int], int | None] = {(side, axis): axis for side in (0, 1) for axis in range(rank - 2)}
+    label = _product(call, left, right, axes | {(0, rank - 2): rank - 2, (1, rank - 2): rank - 1})
+    return label if label.kind == ROWS else tainted(call)
+
+
+def crossed(call: Call) -> Label:
+    """cross: three elements along `dim` belong together; everything else is element by element."""
+    axis = aligned(call.operands, call.outputs[0])
+    if axis is None or axis == call.args["dim"] % len(call.outputs[0]):
+        return tainted(call)
+    return by_rows(call, axis, [operand.label for operand in call.private()])
+
+
+def by_matrix(call: Call) -> list[Label]:
+    """Linear algebra on many matrices: each matrix by itself. All outputs alike; within a matrix TAINTED."""
+    label = tainted(call)
+    value = call.operands[0]
+    if len(call.operands) == 1 and value.label.kind == ROWS and value.label.axis < len(value.shape) - 2:
+        label = by_rows(call, value.label.axis, [value.label])
+    return [label] * len(call.outputs)

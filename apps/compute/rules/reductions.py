@@ -31,12 +31,12 @@ def within_rows(call: Call) -> Label | list[Label]:
 
 
 def ordered(call: Call) -> list[Label]:
-    """sort: nothing disappears, so that the entity axis stays where it is."""
+    """sort, topk, cumsum: no axis disappears, so that the entity axis stays where it is. All outputs alike."""
     value = call.operand("self")
     label = tainted(call)
     if value.label.kind == ROWS and value.label.axis not in reduced(value, call.args["dim"]):
         label = by_rows(call, value.label.axis, [value.label])
-    return [label, label]
+    return [label] * len(call.outputs)
 
 
 def sums(call: Call) -> Label:
@@ -47,6 +47,25 @@ def sums(call: Call) -> Label:
 def means(call: Call) -> Label:
     """mean: the sum divided by the public n; with private n, by the number of records (closed set only)."""
     return _additive(call, "mean")
+
+
+def totals(call: Call) -> Label:
+    """nansum, count_nonzero: AGG over the entity axis, and never of the closed set."""
+    value = call.operand("self")
+    if value.label.kind != ROWS or call.args.get("dtype") not in SUMMABLE:
+        return tainted(call)
+    dims = reduced(value, call.args.get("dim"))
+    if value.label.axis not in dims:
+        return by_rows(call, _axis_after(call, value, dims), [value.label])
+    return total(call)
+
+
+def renormed(call: Call) -> Label:
+    """renorm: along the entity axis each row by itself; along another one, rows share a norm."""
+    value = call.operand("self")
+    if value.label.kind != ROWS or call.args["dim"] % len(value.shape) != value.label.axis:
+        return tainted(call)
+    return by_rows(call, value.label.axis, [value.label])
 
 
 def counts(call: Call) -> Label:

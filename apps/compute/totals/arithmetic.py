@@ -1,0 +1,136 @@
+"""Quotients that are whole numbers, and what is left of them: no divisor raises, and none takes longer.
+
+Of whole numbers, a quotient by 0 is 0, and so is what is left. Of floating point numbers, results are torch's, with one
+exception: nothing is left where the quotient is so large (`DEEPEST`) that no digit of what is left would mean anything,
+because the time to find it grows with the quotient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+
+Number: TypeAlias = torch.Tensor | float
+"""A tensor, or a number in its place."""
+HARMLESS = 0.75
+DEEPEST = {torch.float32: 2.0**64, torch.float64: 2.0**100}
+
+
+def _quotient(overload: Callable[..., Any], self: Any, other: Any, *, left: bool) -> Any:
+    """`left`: what is left of a quotient, and not the quotient."""
+    if not isinstance(self, torch.Tensor) and not isinstance(other, torch.Tensor):
+        self = torch.tensor(self)
+    found = torch.result_type(self, other)
+    if found.is_floating_point:
+        return overload(self, other)
+    if found is torch.bool:
+        raise NotImplementedError("not implemented for 'Bool'")
+    given = other if isinstance(other, torch.Tensor) else torch.tensor(other)
+    divisor = given.to(found)
+    # The processor traps where the lowest number is divided by -1.
+    zero, minus = divisor == 0, (divisor == -1) if found.is_signed else torch.zeros_like(divisor, dtype=torch.bool)
+    if given is other:
+        made = overload(self, torch.where(zero | minus, 1, other))
+    else:
+        made = overload(self, 1 if zero or minus else other)
+    if not left and found.is_signed:
+        made = torch.where(minus, -made, made)
+    return torch.where(zero, torch.zeros((), dtype=made.dtype, device=made.device), made)
+
+
+def floor_divide(self: Number, other: Number) -> Any:
+    """self / other, rounded down."""
+    return _quotient(_floored, self, other, left=False)
+
+
+def div(self: Number, other: Number, *, rounding_mode: str | None) -> Any:
+    """self / other, rounded as `rounding_mode` says: "floor", "trunc" or not at all."""
+    overload = partial(torch.ops.aten.div.Tensor_mode, rounding_mode=rounding_mode)
+    if rounding_mode is None:
+        return overload(self, other)
+    return _quotient(_floored if rounding_mode == "floor" else overload, self, other, left=False)
+
+
+def remainder(self: Number, other: Number) -> Any:
+    """What is left of `self`, with the sign of `other`."""
+    return _quotient(_left(torch.ops.aten.remainder, signed=True), self, other, left=True)
+
+
+def fmod(self: Number, other: Number) -> Any:
+    """What is left of `self`, with its sign."""
+    return _quotient(_left(torch.ops.aten.fmod, signed=False), self, other, left=True)
+
+
+def _split(self: Any, other: Any) -> tuple[Any, Any, Any, torch.Tensor] | None:
+    """Both as tensors of the result's dtype and shape, with harmless ones; and which are ordinary. None: as it is."""
+    dtype = torch.result_type(self, other)
+    if dtype not in DEEPEST:
+        return None
+    a, b = torch.broadcast_tensors(*(torch.as_tensor(given, dtype=dtype, device=_device(self, other))
+                                     for given in (self, other)))  # fmt: skip
+    if a.is_meta:
+        return None
+    a, b = a * 1.0, b * 1.0  # denormals become 0
+    ordinary = (b != 0) & torch.isfinite(a) & torch.isfinite(b) & (a.abs() / DEEPEST[dtype] < b.abs())
+    return a, b, ordinary, torch.where(ordinary, b, HARMLESS)
+
+
+def _device(*given: Any) -> torch.device:
+    return next((value.device for value in given if isinstance(value, torch.Tensor)), torch.device("cpu"))
+
+
+def _floored(self: Any, other: Any) -> Any:
+    found = _split(self, other)
+    if found is None:
+        return torch.ops.aten.floor_divide(self, other)
+    a, b, ordinary, safe = found
+    made = torch.ops.aten.floor_divide(torch.where(ordinary, a, HARMLESS), safe)
+    whole = torch.where(
+        torch.isinf(b) & torch.isfinite(a), torch.where((a != 0) & ((a < 0) != (b < 0)), -1.0, a / b), a / b
+    )
+    return torch.where(ordinary, made, torch.where(torch.isfinite(a) | (b == 0), whole, torch.nan))
+
+
+def _left(overload: Callable[..., Any], *, signed: bool) -> Callable[..., Any]:
+    def left(self: Any, other: Any) -> Any:
+        found = _split(self, other)
+        if found is None:
+            return overload(self, other)
+        a, b, ordinary, safe = found
+        made = overload(torch.where(ordinary, a, HARMLESS), safe)
+        others = torch.where(torch.isinf(b), a, a * 0)
+        if signed:
+            others = torch.where(torch.isinf(b) & (a != 0) & ((a < 0) != (b < 0)), b, others)
+        known = torch.isfinite(a) & (b != 0) & ~torch.isnan(b)
+        return torch.where(ordinary, made, torch.where(known, others, torch.nan))
+
+    return left
+
+
+def polygamma(n: int, self: torch.Tensor) -> torch.Tensor:
+    """Far below 0, where it takes time in proportion, the functions 2 and on are NaN."""
+    if n < 2:
+        return torch.ops.aten.polygamma.default(n, self)
+    low = self < -16
+    return torch.where(low, torch.nan, torch.ops.aten.polygamma.default(n, torch.where(low, 1, self)))
+
+
+def _incomplete(overload: Callable[..., Any], self: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    missing = torch.isnan(self) | torch.isnan(other)
+    made: torch.Tensor = overload(torch.where(missing, 1, self), torch.where(missing, 1, other))
+    return torch.where(missing, torch.nan, made)
+
+
+TOTAL: dict[str, Callable[..., Any]] = {
+    "aten::floor_divide": floor_divide,
+    "aten::div.Tensor_mode": div,
+    "aten::remainder.Tensor": remainder,
+    "aten::remainder.Scalar_Tensor": remainder,
+    "aten::fmod.Tensor": fmod,
+    "aten::polygamma": polygamma,
+    "aten::igamma": partial(_incomplete, torch.ops.aten.igamma.default),
+    "aten::igammac": partial(_incomplete, torch.ops.aten.igammac.default),
+}

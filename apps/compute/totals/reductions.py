@@ -1,0 +1,31 @@
+"""Along axes: what kernels and meta tensors see differently, or do not check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def nansum(
+    self: torch.Tensor, dim: list[int] | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """No axes mean all of them, for meta tensors too."""
+    return torch.ops.aten.nansum.default(self, dim or None, keepdim, dtype=dtype)
+
+
+def cdist_backward(
+    grad: torch.Tensor, x1: torch.Tensor, x2: torch.Tensor, p: float, cdist: torch.Tensor
+) -> torch.Tensor:
+    """Checks what the kernel does not: it would read beyond the end of a smaller gradient."""
+    batch = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
+    expected = (*batch, x1.shape[-2], x2.shape[-2])
+    if x1.shape[-1] != x2.shape[-1] or grad.shape != expected or cdist.shape != expected:
+        raise ValueError(f"expects gradient and distances of shape {expected}")
+    if not len({grad.dtype, x1.dtype, x2.dtype, cdist.dtype}) == 1:
+        raise TypeError("expects one dtype")
+    return torch.ops.aten._cdist_backward.default(grad.contiguous(), x1, x2, p, cdist.contiguous())
+
+
+TOTAL: dict[str, Callable[..., Any]] = {"aten::nansum": nansum, "aten::_cdist_backward": cdist_backward}
