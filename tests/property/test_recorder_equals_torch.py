@@ -69,7 +69,16 @@ VIEWS: list[Callable[[Tensor, Tensor, int, int], Any]] = [
     lambda x, y, n, m: x.narrow(0, n % max(1, x.shape[0]), 1),
     lambda x, y, n, m: x.movedim(0, -1),
     lambda x, y, n, m: x[None],
+    lambda x, y, n, m: x.diagonal(n % 3 - 1),
+    lambda x, y, n, m: x.diagonal(n % 2, axis(x, n), axis(x, m)),
+    lambda x, y, n, m: x[..., None].swapaxes(0, -1),
 ]
+
+
+def rows(x: Tensor, n: int, m: int) -> Tensor:
+    """One or two different positions of the first axis, from either end."""
+    extent = max(1, x.shape[0])
+    return torch.tensor([n % extent, (n + 1) % extent - extent][: 1 + m % 2])
 
 
 def assign(x: Tensor, where: Any, what: Any) -> None:
@@ -108,6 +117,21 @@ WRITES: list[Callable[[Tensor, Tensor, int, int], Any]] = [
     lambda x, y, n, m: assign(x, (slice(None), slice(None, None, 2)), -1.5),
     lambda x, y, n, m: assign(x, ..., y),
     lambda x, y, n, m: assign_data(x, y),
+    lambda x, y, n, m: assign(x, rows(x, n, m), SCALARS[n % 8]),
+    lambda x, y, n, m: assign(x, rows(x, n, m), y),
+    lambda x, y, n, m: assign(x, (slice(None), rows(x[0], n, m)), y[:, :1]),
+    lambda x, y, n, m: assign(x, x > 0, SCALARS[n % 8]),
+    lambda x, y, n, m: assign(x, x[..., 0] > 0, n % 3),
+    lambda x, y, n, m: assign(x, torch.arange(x.shape[0]) % 2 == 0, y[:1]),
+    lambda x, y, n, m: x.masked_fill_(y > 0, SCALARS[n % 8]),
+    lambda x, y, n, m: x.index_put_((rows(x, n, m),), y, accumulate=True),
+    lambda x, y, n, m: x.index_add_(0, rows(x, n, m), y[: 1 + m % 2]),
+    lambda x, y, n, m: x.index_fill_(axis(x, n), rows(x, n, m)[:1], 2),
+    lambda x, y, n, m: x.diagonal().mul_(2),
+    lambda x, y, n, m: x.diagonal(n % 2).copy_(y.reshape(-1)[0]),
+    lambda x, y, n, m: x.addcmul_(y, y, value=2),
+    lambda x, y, n, m: x.lerp_(y, 0.5),
+    lambda x, y, n, m: x.tril_(n % 2),
 ]
 COMPUTED: list[Callable[[Tensor, Tensor, int, int], Any]] = [
     lambda x, y, n, m: x + y,
@@ -147,6 +171,14 @@ COMPUTED: list[Callable[[Tensor, Tensor, int, int], Any]] = [
     lambda x, y, n, m: x.new_zeros(3, 2, dtype=torch.float64),
     lambda x, y, n, m: torch.ones(3, 4)[:, 0].unsqueeze(1) * x,
     lambda x, y, n, m: x.softmax(axis(x, n)),
+    lambda x, y, n, m: x[rows(x, n, m)],
+    lambda x, y, n, m: x[:, rows(x[0], n, m)],
+    lambda x, y, n, m: x[rows(x, n, m), rows(x[0], n, m)],
+    lambda x, y, n, m: x[torch.arange(x.shape[0]) % 2 == n % 2],
+    lambda x, y, n, m: x[(y.to(torch.int64) % x.shape[0]).reshape(-1)[:3]],
+    lambda x, y, n, m: x.masked_fill(x > y, 1),
+    lambda x, y, n, m: x.gather(0, torch.zeros(1, *[1] * (x.dim() - 1), dtype=torch.int64)),
+    lambda x, y, n, m: torch.diag(x),
 ]
 STEPS = [*VIEWS, *WRITES, *COMPUTED]
 
@@ -236,3 +268,64 @@ def test_the_same_work_has_the_same_name_in_every_session(
         found = program_hashes(node.program.values())
         hashes.append([(found[ref.node], ref.output) for ref in refs])
     assert hashes[0] == hashes[1]
+
+
+def learn(x: Tensor, w: Tensor, moves: list[tuple[int, int, int]]) -> Tensor:
+    """A function of `w` through views, writes and arithmetic; gives the gradient of its sum."""
+    value = w * 1
+    for number, n, m in moves:
+        value = DIFFERENTIABLE[number](value, x, n, m)
+    loss = (value * value).sum()
+    (gradient,) = torch.autograd.grad(loss, w)
+    return gradient
+
+
+def written(v: Tensor, where: Any, what: Any) -> Tensor:
+    v = v * 1
+    v[where] = what
+    return v
+
+
+def filled(v: Tensor, mask: Tensor) -> Tensor:
+    return (v * 1).masked_fill_(mask, 0.5)
+
+
+def mixed(v: Tensor, x: Tensor, n: int) -> Tensor:
+    made = v * 2
+    made[:, n % 3] += x[:, 0]
+    made.diagonal().mul_(0.5)
+    return made
+
+
+DIFFERENTIABLE: list[Callable[[Tensor, Tensor, int, int], Tensor]] = [
+    lambda v, x, n, m: v + x,
+    lambda v, x, n, m: v * x,
+    lambda v, x, n, m: v @ x,
+    lambda v, x, n, m: v.t(),
+    lambda v, x, n, m: v.relu(),
+    lambda v, x, n, m: v.tanh(),
+    lambda v, x, n, m: torch.where(x > 0, v, x),
+    lambda v, x, n, m: v[[n % 3, m % 3, 1]],
+    lambda v, x, n, m: v[:, [n % 3, m % 3, 1]],
+    lambda v, x, n, m: written(v, n % 3, x[0]),
+    lambda v, x, n, m: written(v, (slice(None), m % 3), 2.0),
+    lambda v, x, n, m: written(v, x > 0, 0.0),
+    lambda v, x, n, m: written(v, [n % 3], x[:1]),
+    lambda v, x, n, m: filled(v, x > 0),
+    lambda v, x, n, m: mixed(v, x, n),
+    lambda v, x, n, m: v.flip(n % 2),
+    lambda v, x, n, m: torch.cat([v[1:], v[:1]]),
+    lambda v, x, n, m: v - v.mean(n % 2, keepdim=True),
+    lambda v, x, n, m: v.diagonal()[:, None] * x,
+    lambda v, x, n, m: v.detach() + v,
+]
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.integers(0, len(DIFFERENTIABLE) - 1), st.integers(0, 9), st.integers(0, 9)), max_size=8))
+def test_gradients_through_views_and_writes_are_those_of_torch(moves: list[tuple[int, int, int]]) -> None:
+    node = LocalNode()
+    x, w = start((3, 3), torch.float32), start((3, 3), torch.float32).flip(0) / 3
+    here = learn(x, w.clone().requires_grad_(), moves)
+    there = learn(node.publish(x, "x"), node.publish(w, "w").requires_grad_(), moves)
+    assert_same(there.get(), here)  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,21 @@ import torch
 from gridclient.program.graph import ASSET, CONSTANT, Dtype, Node, Ref
 from gridclient.program.operations import OPERATIONS
 from gridclient.recorder import Pointer, Recorder
+
+
+def dropout(x: torch.Tensor, p: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = torch.rand(x.shape, generator=generator) >= p
+    return torch.where(mask, x / (1 - p), 0), mask
+
+
+DRAWS: dict[str, Callable[..., Any]] = {
+    "grid::rand": lambda size, dtype, g: torch.rand(size, dtype=dtype, generator=g),
+    "grid::randn": lambda size, dtype, g: torch.randn(size, dtype=dtype, generator=g),
+    "grid::randint": lambda low, high, size, dtype, g: torch.randint(low, high, size, dtype=dtype, generator=g),
+    "grid::bernoulli": lambda p, g: torch.bernoulli(p.contiguous(), generator=g),
+    "grid::dropout": dropout,
+}
+"""The seeded composites, as a node computes them: a generator for each."""
 
 
 class LocalNode:
@@ -67,6 +83,15 @@ class LocalNode:
             return self.constants[node.args[0]]
         if node.op == "grid::count":
             return torch.tensor(done[node.args[0].node].shape[0])
+        if node.op in DRAWS:
+            *given, seed = (
+                done[arg.node][arg.output] if isinstance(arg, Ref) and isinstance(done[arg.node], tuple)
+                else done[arg.node] if isinstance(arg, Ref)
+                else getattr(torch, arg.name) if isinstance(arg, Dtype)
+                else arg
+                for arg in node.args
+            )  # fmt: skip
+            return DRAWS[node.op](*given, torch.Generator().manual_seed(seed))
         packet, _, overload = node.op.removeprefix("aten::").partition(".")
         call = getattr(getattr(torch.ops.aten, packet), overload or "default")
         assert not call._schema.is_mutable

@@ -280,6 +280,16 @@ def test_the_node_hears_which_values_nobody_holds(node: LocalNode, births: Point
     assert mean.get() == 13
 
 
+def test_a_gradient_that_torch_does_not_ask_for_is_held_by_nobody(node: LocalNode) -> None:
+    """Or a node would keep the gradients of a first layer for every step of a training."""
+    x = node.recorder.input_constant(torch.rand(1, 1, 5, 5))
+    weight = node.recorder.input_constant(torch.rand(1, 1, 3, 3).requires_grad_())
+    F.conv2d(x, weight).sum().backward()
+    (backward,) = (entry for entry in node.program.values() if entry.op == "aten::convolution_backward")
+    assert Ref(backward.id, 0) in node.dropped
+    assert Ref(backward.id, 1) not in node.dropped
+
+
 def test_an_alias_keeps_its_value_alive(node: LocalNode, births: Pointer) -> None:
     made = births * 2
     ref = made.ref

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from gridclient.recorder import Pointer, tape
+from gridclient.program.operations import OPERATIONS as OPERATIONS_OF_NODES
+from gridclient.recorder import Pointer, rules, tape
 from gridclient.wire.errors import (
     DifferentNodesError,
     GridError,
@@ -89,15 +90,14 @@ def test_a_value_asked_of_a_pointer_is_a_remote_value_error(births: Pointer, cas
     assert isinstance(caught.value, RuntimeError)
 
 
-MASK = torch.tensor([True, False, True])
 OPERATIONS: dict[str, tuple[str, Case]] = {
     "nonzero": ("aten::nonzero", lambda x, s: x.nonzero()),
     "where of one argument": ("aten::nonzero", lambda x, s: torch.where(x > 0)),
     "remote mask": ("aten::index.Tensor", lambda x, s: x[x > 0]),
-    "local mask": ("aten::index.Tensor", lambda x, s: x[MASK]),
     "remote mask on a local tensor": ("aten::index.Tensor", lambda x, s: torch.ones(3, 4)[x > 0]),
     "masked_select": ("aten::masked_select", lambda x, s: x.masked_select(x > 0)),
     "write by a mask": ("aten::index_put_", lambda x, s: x.__setitem__(x > 0, torch.ones(3))),
+    "write by a mask and a position": ("aten::index_put_", lambda x, s: x.__setitem__((x[:, 0] > 0, [1]), 0)),
     "unique": ("aten::_unique2", lambda x, s: x.unique()),
     "unique_consecutive": ("aten::unique_consecutive", lambda x, s: x.unique_consecutive()),
     "unique rows": ("aten::unique_dim", lambda x, s: x.unique(dim=0)),
@@ -122,13 +122,18 @@ OPERATIONS: dict[str, tuple[str, Case]] = {
     "fill a local tensor": ("aten::fill_.Tensor", lambda x, s: torch.zeros(3).fill_(s)),
     "apply_": ("apply_", lambda x, s: x.apply_(lambda v: v)),
     "map_": ("map_", lambda x, s: x.map_(x, lambda v, w: v)),
-    "a random operation": ("aten::rand_like", lambda x, s: torch.rand_like(x)),
-    "another random operation": ("aten::bernoulli", lambda x, s: torch.bernoulli(x)),
+    "a random operation without a composite": ("aten::multinomial", lambda x, s: torch.multinomial(x, 2)),
+    "another random operation": ("aten::poisson", lambda x, s: torch.poisson(x)),
+    "noise in training": ("aten::rrelu_with_noise", lambda x, s: torch.rrelu(x, training=True)),
+    "uniform integers": ("aten::uniform_", lambda x, s: x.to(torch.int64).uniform_()),
+    "an LSTM in one kernel": ("aten::mkldnn_rnn_layer", lambda x, s: torch.nn.LSTM(4, 2)(x)),
+    "complex numbers": ("aten::view_as_complex", lambda x, s: torch.view_as_complex(x[:, :2].clone())),
+    "numbers that become complex": ("aten::_fft_r2c", lambda x, s: torch.fft.rfft(x)),
+    "windows": ("aten::unfold", lambda x, s: x.unfold(0, 2, 1)),
     "view of bits": ("aten::view.dtype", lambda x, s: x.view(torch.int32)),
     "as_strided": ("aten::as_strided", lambda x, s: x.as_strided((2,), (1,))),
     "another memory format": ("aten::clone", lambda x, s: x[None, None].clone(memory_format=torch.channels_last)),
     "sparse": ("aten::_to_sparse", lambda x, s: x.to_sparse()),
-    "cumsum": ("aten::cumsum", lambda x, s: x.cumsum(0)),
 }
 
 
@@ -256,7 +261,27 @@ def test_no_error_and_no_text_holds_a_value(node: LocalNode) -> None:
     assert not any("8675309" in text for text in texts)
 
 
-def test_a_backward_through_an_operation_without_a_derivative_in_the_table_is_refused_by_name(births: Pointer) -> None:
+@pytest.mark.parametrize("case", ["remote mask", "t_", "operation", "value", "two nodes"])
+def test_an_error_names_the_line_of_user_code(births: Pointer, case: str) -> None:
+    run: dict[str, Callable[[], Any]] = {
+        "remote mask": lambda: births[births > 0],
+        "t_": lambda: births.t_(),
+        "operation": lambda: births.nonzero(),
+        "value": lambda: births.sum().item(),
+        "two nodes": lambda: births + LocalNode("company").publish(torch.ones(3, 4)),
+    }
+    with pytest.raises(GridError) as caught:
+        run[case]()
+    line = f"test_recorder_refusals.py:{run[case].__code__.co_firstlineno}"
+    assert caught.value.details["line"] == line
+    assert str(caught.value).endswith(f"({line})")
+
+
+def test_a_backward_through_an_operation_without_a_derivative_in_the_table_is_refused_by_name(
+    births: Pointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "OPERATIONS", OPERATIONS_OF_NODES - {"aten::sigmoid_backward"})
+    monkeypatch.setattr(rules, "_rules", {})
     weights = torch.ones(4, requires_grad=True)
     loss = (births @ weights).sigmoid().sum()
     with pytest.raises(OperationNotAllowedError, match="sigmoid_backward"):

@@ -4,35 +4,51 @@ from __future__ import annotations
 
 import os
 import sys
-from types import CodeType, FrameType
+from types import FrameType
 
 import torch
+
+from gridclient.wire.errors import GridError
 
 _INTERNAL = tuple(
     os.path.join(os.path.dirname(os.path.abspath(path)), "") for path in (torch.__file__, os.path.dirname(__file__))
 )
-_names: dict[CodeType, str | None] = {}
-_MOST_CODES = 10_000
+_names: dict[str, str | None] = {}
+_MOST_FILES = 10_000
 
 
 def user_line() -> str:
     """File name and line of the innermost frame outside this package and torch; empty when there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        code = frame.f_code
+        path = frame.f_code.co_filename
         try:
-            name = _names[code]
+            name = _names[path]
         except KeyError:
-            name = _remember(code)
+            name = _remember(path)
         if name is not None:
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
 
 
-def _remember(code: CodeType) -> str | None:
-    if len(_names) >= _MOST_CODES:  # a notebook that defines its functions again and again
+def located(error: GridError, operation: str = "") -> GridError:
+    """The error with the operation's name and the user's line, in its text and details; as it is where it has them."""
+    if operation and "operation" not in error.details:
+        error.details["operation"] = operation
+        if operation not in error.message:
+            error.message = f"{operation}: {error.message}"
+            error.args = (error.message,)
+    line = error.details.get("line") or user_line()
+    if line and "line" not in error.details:
+        error.details["line"] = line
+        error.message = f"{error.message} ({line})"
+        error.args = (error.message,)
+    return error
+
+
+def _remember(path: str) -> str | None:
+    if len(_names) >= _MOST_FILES:  # each cell of a notebook is a file
         _names.clear()
-    name = None if code.co_filename.startswith(_INTERNAL) else os.path.basename(code.co_filename)
-    _names[code] = name
+    name = _names[path] = None if path.startswith(_INTERNAL) else os.path.basename(path)
     return name

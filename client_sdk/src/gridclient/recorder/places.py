@@ -118,6 +118,11 @@ def _slice(view: View, value: Value) -> Value:
     return written
 
 
+def _diagonal(view: View, value: Value) -> Value:
+    written: Value = view.tape.apply(operation("aten::diagonal_scatter"), (view.parent, value, *view.args), {})
+    return written
+
+
 def _same(view: View, value: Value) -> Value:
     """`t` and `transpose` are their own inverse."""
     written: Value = view.tape.apply(view.operation, (value, *view.args), {})
@@ -138,6 +143,7 @@ def _reshape(view: View, value: Value) -> Value:
 _INVERSES = {
     "aten::select.int": _select,
     "aten::slice.Tensor": _slice,
+    "aten::diagonal": _diagonal,
     "aten::t": _same,
     "aten::transpose.int": _same,
     "aten::permute": _permute,

@@ -7,17 +7,26 @@ from typing import Any
 
 import torch
 
+from gridclient import html
 from gridclient.program.graph import Ref
+from gridclient.recorder.indexing import Prepared
+from gridclient.recorder.lines import located
 from gridclient.recorder.places import Cell, Place, View
 from gridclient.recorder.refusals import Refusals
 from gridclient.recorder.rewrites import DECOMPOSE, WRITTEN, Turned
 from gridclient.recorder.rules import rule_of
 from gridclient.recorder.spec import Spec
 from gridclient.recorder.tape import Tape, Value
-from gridclient.wire.errors import DifferentNodesError, LimitExceededError, OperationNotAllowedError
+from gridclient.wire.errors import (
+    DifferentNodesError,
+    GridError,
+    LimitExceededError,
+    OperationNotAllowedError,
+)
 
 MAX_ITERATIONS = 1_000
 _CPU = torch.device("cpu")
+_OF_DATASETS = {"description", "tags", "columns", "bounds", "mock"}
 
 
 class Pointer(Refusals, torch.Tensor):
@@ -36,14 +45,20 @@ class Pointer(Refusals, torch.Tensor):
     def __torch_dispatch__(  # type: ignore[override]  # torch's stub lacks `func`
         cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        rule = rule_of(func)
+        rule: Any = rule_of(func)
         options = kwargs or {}
         tape = _tape_of(args) or _tape_of(options.values())
         assert tape is not None, "dispatched without a pointer"
-        lifted = [_lift(arg, tape) for arg in args]
-        if options:
-            options = {name: _lift(option, tape) for name, option in options.items()}
-        result = rule(tape, lifted, options)
+        try:
+            if type(rule) is Prepared:
+                args = rule.prepare(args)
+                rule = rule.rule
+            lifted = [_lift(arg, tape) for arg in args]
+            if options:
+                options = {name: _lift(option, tape) for name, option in options.items()}
+            result = rule(tape, lifted, options)
+        except GridError as error:
+            raise located(error, func.name())  # noqa: B904  (the same error, with its name and line)
         if result is WRITTEN:
             return args[0]
         if type(result) is Turned:
@@ -137,6 +152,28 @@ class Pointer(Refusals, torch.Tensor):
             parts.append("requires_grad=True")
         return f"Pointer({', '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        known = self._info
+        facts = {
+            "shape": html.text(tuple(self.shape)) or "scalar",
+            "dtype": html.text(str(self.dtype).removeprefix("torch.")),
+            "node": html.text(self.location.node_id),
+            "dataset": html.text(self.dataset),
+        }
+        if known is not None:
+            facts |= {
+                "columns": html.text(known.columns),
+                "tags": html.text(known.tags),
+                "description": html.paragraphs(known.description),
+            }
+        if self.requires_grad:
+            facts["requires_grad"] = "yes"
+        return html.card("Pointer", "", facts)
+
+    def __dir__(self) -> list[str]:
+        names = {*dir(type(self)), *self.__dict__}
+        return sorted(names if self._info is not None else names - _OF_DATASETS)
+
 
 def pointer_to(place: Place, info: Any = None) -> Pointer:
     """A new pointer to a place."""
@@ -163,6 +200,8 @@ def _wrap(result: Any) -> Any:
         return pointer_to(Cell(result))
     if type(result) is View or type(result) is Cell:
         return pointer_to(result)
+    if result is None or type(result) is bool:
+        return result
     return type(result)(_wrap(item) for item in result)
 
 

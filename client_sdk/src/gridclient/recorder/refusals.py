@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from gridclient.recorder.lines import located
 from gridclient.recorder.rules import remote_value
 from gridclient.wire.errors import OperationNotAllowedError
 
@@ -24,7 +25,7 @@ def _no_value(name: str) -> Any:
 
 def _no_operation(name: str) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
-        raise OperationNotAllowedError(f"{name} runs Python on memory that is on a node.", operation=name)
+        raise located(OperationNotAllowedError(f"{name} runs Python on memory that is on a node.", operation=name))
 
     method.__name__ = name
     return method
@@ -32,10 +33,12 @@ def _no_operation(name: str) -> Any:
 
 def _no_turn(name: str) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
-        raise OperationNotAllowedError(
-            f"aten::{name} would change the shape of a remote tensor in place; use the result of the operation that "
-            "ends without _.",
-            operation=f"aten::{name}",
+        raise located(
+            OperationNotAllowedError(
+                f"aten::{name} would change the shape of a remote tensor in place; use the result of the operation "
+                "that ends without _.",
+                operation=f"aten::{name}",
+            )
         )
 
     method.__name__ = name
@@ -54,6 +57,7 @@ class Refusals:
     storage = _no_value("storage")
     typed_storage = _no_value("typed_storage")
     untyped_storage = _no_value("untyped_storage")
+    storage_offset = _no_value("storage_offset")
     _typed_storage = _no_value("typed_storage")
     share_memory_ = _no_value("share_memory_")
     __array__ = _no_value("numpy")

@@ -27,6 +27,7 @@ class Turned(NamedTuple):
     place: Cell | View
 
 
+_LAYOUT_OPTIONS = frozenset({"dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking"})
 _TURNS = frozenset({"aten::t", "aten::transpose.int", "aten::permute"})
 
 
@@ -35,10 +36,10 @@ def remote_options(name: str, args: list[Any], options: dict[str, Any]) -> dict[
     layouts that a node does not have."""
     kept = {}
     for option, value in options.items():
-        if value is None:
+        if value is None and option in _LAYOUT_OPTIONS:
             continue
         if option == "device":
-            if torch.device(value).type not in ("cpu", "meta"):
+            if torch.device(value).type != "cpu":
                 raise _no_option(name, f"device {value}")
         elif option == "layout":
             if value is not torch.strided:
@@ -113,10 +114,21 @@ def _split(name: str, call: Any) -> Rule:
         assert isinstance(parts, tuple)
         op, begin, views = operation("aten::slice.Tensor"), 0, []
         for part in parts:
+            assert part is not None
             end = begin + part.shape[axis]
             views.append(view(tape, op, [place, axis, begin, end]))
             begin = end
         return views
+
+    return rule
+
+
+def _unsafe_split(name: str, call: Any) -> Rule:
+    """Parts that torch promises nobody writes to while the whole is used: values of their own."""
+    parts = _split(name, call)
+
+    def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        return [part.current() for part in parts(tape, args, kwargs)]
 
     return rule
 
@@ -136,6 +148,15 @@ def _copy_into(name: str, call: Any) -> Rule:
         return WRITTEN
 
     return rule
+
+
+def _is_same_size(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    return bool(args[0].spec.shape == args[1].spec.shape)
+
+
+def _unchecked(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Whether a decomposition succeeded depends on values: on the node, one that failed is NaN."""
+    return None
 
 
 def _fill(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -165,6 +186,13 @@ def _new(name: str, fill: float | None) -> Rule:
     return rule
 
 
+def _new_strided(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Zeros that lie in memory as told: autograd writes gradients of views into it."""
+    like, size, stride = args
+    dtype = remote_options("aten::new_empty_strided", args, kwargs).get("dtype", like.spec.dtype)
+    return tape.laid_out(tape.filled(size, 0, dtype), Spec.of(tuple(size), tuple(stride), dtype))
+
+
 RULES: dict[str, Rule] = {
     "aten::detach": _alias,
     "aten::alias": _alias,
@@ -177,13 +205,17 @@ RULES: dict[str, Rule] = {
     "aten::unbind.int": _unbind,
     "aten::split.Tensor": _split("aten::split.Tensor", torch.ops.aten.split.Tensor),
     "aten::split_with_sizes": _split("aten::split_with_sizes", torch.ops.aten.split_with_sizes.default),
+    "aten::unsafe_split.Tensor": _unsafe_split("aten::split.Tensor", torch.ops.aten.split.Tensor),
+    "aten::unsafe_split_with_sizes": _unsafe_split("aten::split_with_sizes", torch.ops.aten.split_with_sizes.default),
     "aten::copy_": _copy_into("aten::copy_", torch.ops.aten.copy_.default),
     "aten::fill_.Tensor": _copy_into("aten::fill_.Tensor", torch.ops.aten.fill_.Tensor),
     "aten::fill_.Scalar": _fill,
     "aten::zero_": _zero,
+    "aten::_linalg_check_errors": _unchecked,
+    "aten::is_same_size": _is_same_size,
     "aten::empty_like": _zeros_like,
     "aten::new_empty": _new("aten::new_empty", 0),
-    "aten::new_empty_strided": _new("aten::new_empty_strided", 0),
+    "aten::new_empty_strided": _new_strided,
     "aten::new_zeros": _new("aten::new_zeros", 0),
     "aten::new_ones": _new("aten::new_ones", 1),
     "aten::new_full": _new("aten::new_full", None),

@@ -17,7 +17,8 @@ from gridclient.recorder.spec import DTYPES, Spec
 from gridclient.wire.errors import GridError, OperationNotAllowedError, ShapeError
 
 Key = tuple[Any, ...]
-Specs = Spec | tuple[Spec, ...]
+Specs = Spec | tuple[Spec | None, ...]
+"""Of one result, or of several; None for one that was not asked for (a gradient that nobody needs)."""
 NODE_DTYPE = torch.float32
 """Default dtype on every node: what an integer becomes when it meets a Python float."""
 
@@ -73,13 +74,16 @@ def _call(name: str, call: Any, args: list[Any], kwargs: dict[str, Any]) -> Spec
         result = call(*args, **kwargs)
     except GridError:
         raise
-    except (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError) as error:
+    except NotImplementedError as error:
+        reason = str(error).partition("\n")[0]
+        raise OperationNotAllowedError(f"{name} cannot be recorded: {reason}", operation=name) from error
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         shapes = ", ".join(str(list(arg.shape)) for arg in _tensors(args))
         raise ShapeError(f"{name} on shapes {shapes}: {reason}", operation=name) from error
     if isinstance(result, torch.Tensor):
         return _spec(name, result)
-    return tuple(_spec(name, tensor) for tensor in result)
+    return tuple(None if tensor is None else _spec(name, tensor) for tensor in result)
 
 
 def _spec(name: str, tensor: torch.Tensor) -> Spec:

@@ -96,22 +96,48 @@ class Tape:
         line: str | None = None,
         arguments: int = 4,
     ) -> Any:
-        """Append a node. Returns its `Value`, or a tuple of them for a tuple of specs.
+        """Append a node. Returns its `Value`, or a tuple of them (None for None) for a tuple of specs.
 
         `args` and `kwargs` are as on the wire. Raises LimitExceededError at the caps of a session.
         """
         line = user_line() if line is None else line
         outputs = 1 if isinstance(specs, Spec) else len(specs)
-        with self._lock:
-            number = self.nodes
-            nbytes = self.nbytes + _NODE_BYTES + _ARGUMENT_BYTES * arguments + len(name) + len(line)
-            if number >= MAX_NODES or nbytes > MAX_PROGRAM_BYTES:
-                raise _program_too_long(MAX_NODES if number >= MAX_NODES else MAX_PROGRAM_BYTES)
-            self.channel.append(Node(number, name, args, kwargs, outputs, line))
-            self.nodes, self.nbytes = number + 1, nbytes
+        number = self._append(name, args, kwargs, outputs, line, _ARGUMENT_BYTES * arguments)
         if isinstance(specs, Spec):
             return Value(self, Ref(number), specs, sources)
-        return tuple(Value(self, Ref(number, i), spec, sources) for i, spec in enumerate(specs))
+        for i, spec in enumerate(specs):
+            if spec is None:  # nobody can hold it, so nobody would drop it
+                self.channel.drop(Ref(number, i))
+        return tuple(
+            None if spec is None else Value(self, Ref(number, i), spec, sources) for i, spec in enumerate(specs)
+        )
+
+    def call(
+        self,
+        name: str,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        size: int,
+        results: Sequence[tuple[Ref, Spec]],
+        sources: frozenset[str],
+    ) -> list[Value]:
+        """Append a node that stands for `size` others, and takes as many ids. `results`: their ids count from 0."""
+        line = user_line()
+        first = self._append(name, args, kwargs, 1, line, _ARGUMENT_BYTES * 4 * size, size)
+        return [Value(self, Ref(first + ref.node, ref.output), spec, sources) for ref, spec in results]
+
+    def _append(
+        self, name: str, args: list[Any], kwargs: dict[str, Any], outputs: int, line: str, arguments: int, size: int = 1
+    ) -> int:
+        """Append a node that takes `size` ids, with `arguments` bytes of arguments. Returns the first id."""
+        with self._lock:
+            number = self.nodes
+            nbytes = self.nbytes + _NODE_BYTES * size + arguments + len(name) + len(line)
+            if number + size > MAX_NODES or nbytes > MAX_PROGRAM_BYTES:
+                raise _program_too_long(MAX_NODES if number + size > MAX_NODES else MAX_PROGRAM_BYTES)
+            self.channel.append(Node(number, name, args, kwargs, outputs, line))
+            self.nodes, self.nbytes = number + size, nbytes
+            return number
 
     def apply(self, op: Operation, args: Sequence[Any], kwargs: dict[str, Any], line: str | None = None) -> Any:
         """Append an operation of the table. Returns its `Value`, or a tuple of them.
@@ -235,6 +261,8 @@ def _argument(arg: Any, key: list[Any], held: list[Value]) -> Any:
     if kind is list or kind is tuple or kind is torch.Size:
         key.append(list)
         key.append(len(arg))
+        if arg and type(arg[0]) is float:  # scale factors: shapes depend on them
+            key.extend(arg)
         return [_argument(item, key, held) for item in arg]
     if kind is Spec:
         key.append(arg)
