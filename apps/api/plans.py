@@ -1,0 +1,45 @@
+"""Plans: what there is to run on this node, and their bytes where they may be copied."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.api.paging import each, page
+from apps.api.views import caller, find
+from apps.plans import actions
+from apps.plans.queries import plans_visible_to, public_plan
+
+
+class Plans(APIView):
+    """GET: those that I may see."""
+
+    def get(self, request: Request) -> Response:
+        user = caller(request)
+        return page(request, plans_visible_to(user), each(lambda plan: public_plan(plan, user)))
+
+
+class OnePlan(APIView):
+    """GET; DELETE for its owner."""
+
+    def get(self, request: Request, name: str) -> Response:
+        user = caller(request)
+        return Response(public_plan(find(plans_visible_to(user), name=name), user))
+
+    def delete(self, request: Request, name: str) -> Response:
+        user = caller(request)
+        actions.delete(find(plans_visible_to(user), name=name), by=user)
+        return Response(status=204)
+
+
+class PlanBytes(APIView):
+    """GET {sha256, data}: the bytes in base64, where they may be copied."""
+
+    def get(self, request: Request, name: str) -> Response:
+        user = caller(request)
+        plan = find(plans_visible_to(user), name=name)
+        data = actions.download(plan, by=user)
+        return Response({"sha256": plan.sha256, "data": b64encode(data).decode()})

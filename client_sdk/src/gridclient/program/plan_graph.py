@@ -1,0 +1,97 @@
+"""A plan in memory: a program over inputs that a call names, and what a call of it becomes."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from gridclient.program.graph import Node, Ref
+from gridclient.program.operations import OPERATIONS_VERSION
+from gridclient.program.plan_tensors import Constant
+
+PLAN = "grid::plan"
+"""A call: [digest of the plan, number of node ids that it takes, the values of its inputs], `seed` where it draws."""
+INPUT = "grid::input"
+
+MAX_PLAN = 16 * 2**20
+"""Bytes of a plan, constants included."""
+MAX_VALUES = 65_536
+"""Inputs, constants and outputs of operations together."""
+MAX_INPUTS = MAX_RESULTS = 1024
+MAX_OPERATIONS = 16_384
+MAX_WRITTEN_OUT = 2**18
+"""Arguments of all operations together, once the plan is written out."""
+MAX_NAME, MAX_DESCRIPTION = 70, 2_000
+MAX_NBYTES = 2**50
+
+SEEDED = frozenset(f"grid::{name}" for name in ("rand", "randn", "randint", "randperm", "bernoulli", "dropout"))
+"""Operations whose last argument is a seed: 0 in a plan, drawn anew for every call."""
+
+
+class Input(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """What a call must give: a contiguous value of this dtype and shape."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+
+
+class Result(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """What a call gives. `stride` in elements; None where it is contiguous."""
+
+    value: int
+    dtype: str
+    shape: list[int]
+    stride: list[int] | None = None
+
+
+class PlanGraph(msgspec.Struct, frozen=True):
+    """A plan, decoded. Node ids: the inputs come first, without nodes of their own; then constants and operations.
+
+    `results` are references by these ids, beside the specs that `signature` has.
+    """
+
+    name: str
+    description: str
+    inputs: list[Input]
+    nodes: list[Node]
+    results: list[Ref]
+    signature: list[Result]
+    constants: dict[str, Constant]
+    operations: int = OPERATIONS_VERSION
+
+    @property
+    def size(self) -> int:
+        """How many node ids a call takes."""
+        return len(self.nodes)
+
+    @property
+    def draws(self) -> bool:
+        """Whether it holds random operations, so that a call needs a seed."""
+        return any(node.op in SEEDED for node in self.nodes)
+
+    def written_out(self, first: int, operands: list[Ref], seed: int | None = None, line: str = "") -> Iterator[Node]:
+        """The nodes of a call, as if they had been written one by one, from node id `first` on."""
+        before = len(self.inputs)
+
+        def value(given: Any) -> Any:
+            if type(given) is Ref:
+                return operands[given.node] if given.node < before else Ref(first + given.node - before, given.output)
+            return [value(item) for item in given] if type(given) is list else given
+
+        for place, node in enumerate(self.nodes):
+            args = [value(given) for given in node.args]
+            if node.op in SEEDED:
+                args[-1] = seed_of(seed or 0, place)
+            kwargs = {name: value(given) for name, given in node.kwargs.items()} if node.kwargs else node.kwargs
+            yield Node(first + place, node.op, args, kwargs, node.outputs, line)
+
+
+def seed_of(seed: int, place: int) -> int:
+    """The seed of one random operation: 63 bits of a hash of the call's seed and of its place in the plan."""
+    digest = hashlib.sha256(b"gridsite/plan-seed/1" + struct.pack("<QI", seed, place)).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
