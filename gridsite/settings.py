@@ -72,6 +72,7 @@ INSTALLED_APPS = [
     "apps.datasets",
     "apps.permissions",
     "apps.network",
+    "apps.plans",
     "apps.compute",
     "apps.datarequests",
     "apps.console.apps.ConsoleConfig",

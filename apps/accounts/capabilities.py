@@ -32,8 +32,19 @@ FEDERATED = frozenset({COMPUTE_USE})
 CONSOLE: dict[str, dict[str, frozenset[str]]] = {
     EVERYTHING_READ: {
         label: frozenset({"view"})
-        for label in ("accounts", "audit", "compute", "datarequests", "datasets", "network", "permissions", "tags")
+        for label in (
+            "accounts",
+            "audit",
+            "compute",
+            "datarequests",
+            "datasets",
+            "network",
+            "permissions",
+            "plans",
+            "tags",
+        )
     },
+    COMPUTE_USE: {"plans": frozenset({"view"})},
     AUDIT_READ: {"audit": frozenset({"view"})},
     ACCOUNTS_MANAGE: {"accounts": frozenset({"view", "add", "change"})},
     NETWORK_OPERATE: {"network": frozenset({"view", "change"})},

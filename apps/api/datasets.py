@@ -56,7 +56,7 @@ class OneDataset(APIView):
 class Grants(APIView):
     """GET: those that I may see; with ?once=1 also those of approvals, with ?revoked=1 also what was taken back.
 
-    POST {to, right, columns, expires, reason} for the owner.
+    POST {to, right, columns, programs, expires, reason} for the owner.
     """
 
     scope = Scope.PUBLISH
@@ -82,6 +82,7 @@ class Grants(APIView):
             to=_receiver(user, body.to),
             right=body.right,
             columns=body.columns,
+            programs=body.programs,
             expires=inputs.moment(body.expires, "expires"),
             reason=body.reason,
             by=user,

@@ -66,11 +66,15 @@ class DatasetChange(Body, frozen=True):
 
 
 class NewGrant(Body, frozen=True):
-    """`to`: a username, or "team:" and a slug. `columns` None: all of them."""
+    """`to`: a username, or "team:" and a slug. `columns` None: all of them.
+
+    `programs`: hashes of the programs that a `train` grant is for; None: any.
+    """
 
     to: str
     right: str
     columns: list[str] | None = None
+    programs: list[str] | None = None
     expires: str | None = None
     reason: str = ""
 

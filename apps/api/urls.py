@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import include, path, re_path
 
-from apps.api import audit, datasets, people, requests, signing, views
+from apps.api import audit, datasets, people, plans, requests, signing, views
 
 urlpatterns = [
     path("", include("apps.api.network_urls")),
@@ -21,6 +21,9 @@ urlpatterns = [
     path("datasets/<str:slug>/", datasets.OneDataset.as_view()),
     path("datasets/<str:slug>/grants/", datasets.Grants.as_view()),
     path("grants/<int:id>/", datasets.OneGrant.as_view()),
+    path("plans/", plans.Plans.as_view()),
+    path("plans/<str:name>/", plans.OnePlan.as_view()),
+    path("plans/<str:name>/bytes/", plans.PlanBytes.as_view()),
     path("requests/", requests.Requests.as_view()),
     path("requests/<uuid:id>/", requests.OneRequest.as_view()),
     path("requests/<uuid:id>/approve/", requests.Approve.as_view()),

@@ -12,17 +12,22 @@ from typing import Any, NamedTuple
 
 from apps.compute import mapped
 from apps.compute.constants import Constants
-from apps.compute.labels import NOTHING, Call, Label, Operand, Shape, asset_label
+from apps.compute.labels import NOTHING, PUBLIC, Call, Label, Operand, Shape, asset_label
 from apps.compute.messages import Limits
 from apps.compute.operations import TABLE
 from apps.compute.readers import labels, shapes
 from apps.compute.targets import TARGETS, bind
+from apps.compute.training import MAX_ID, MAX_NAME, checked_name
 from apps.datasets.assets import MOCK, AssetSpec
 from apps.datasets.assets import TABLE as TABLE_KIND
-from gridclient.program.graph import ASSET, CONSTANT, Node, Ref
+from gridclient.program.graph import ASSET, CONSTANT, PARAMETER, Node, Ref
 from gridclient.wire.errors import InvalidInputError, LimitExceededError, NotFoundError, OperationNotAllowedError
 
 MEMO = 20_000
+COMPOSED = frozenset({"grid::column", "grid::columns", "grid::count", PARAMETER})
+"""Operations whose outputs follow from metadata alone."""
+CHOSEN = {"aten::index_select": "index", "aten::index.Tensor": "indices"}
+"""Operations that choose rows by position, and the argument that says which."""
 COLUMN_DTYPES = {"number": "float64", "date": "float64", "category": "int64", "boolean": "bool"}
 
 
@@ -39,7 +44,7 @@ class Fact:
 class Step(NamedTuple):
     """What a node gives, from its operation and what is known of its operands.
 
-    `shapes_only`: its values follow from its operands' shapes and dtypes, so that these are not computed for it.
+    `shapes_only`: it needs what is known of its operands only, so that these are not computed for it.
     """
 
     facts: tuple[Fact, ...]
@@ -63,6 +68,18 @@ class _Memo:
             if len(self.facts) > MEMO:
                 self.facts.popitem(last=False)
         return found
+
+
+def _parameter(sent: Operand, bound: dict[str, Any], tables: list[AssetSpec]) -> tuple[Shape, str]:
+    """Shape and dtype of a parameter or buffer. Raises InvalidInputError for what was not sent by the client."""
+    checked_name(bound["module"], "The id of a module", MAX_ID)
+    checked_name(bound["name"], "The name of a parameter", MAX_NAME)
+    if tables or sent.label.kind != PUBLIC:
+        raise InvalidInputError(
+            "A parameter or buffer is a public tensor when it is sent; this value depends on private data.",
+            operation=PARAMETER,
+        )
+    return sent.shape, sent.dtype
 
 
 class Judge:
@@ -136,9 +153,11 @@ class Judge:
             return ("list", *map(part, value))
 
         key = (node.op, *map(part, bound.values()))
-        if node.op == "aten::index_select":
+        if node.op in CHOSEN:
             # Rows chosen alike pair by position: the label names the index by its lineage.
-            key = (*key, self._lineage(bound["index"]))
+            found = bound[CHOSEN[node.op]]
+            indices = found if isinstance(found, list) else [found]
+            key = (*key, *(None if index is None else self._lineage(index) for index in indices))
         return key
 
     def _lineage(self, ref: Ref) -> str:
@@ -168,7 +187,7 @@ class Judge:
                 fact = self._operand(node, given)
                 if fact.table is not None:
                     tables.append(fact.table)
-                lineage = self._lineage(given) if node.op == "aten::index_select" else ""
+                lineage = self._lineage(given) if node.op in CHOSEN else ""
                 operand = Operand(fact.label, fact.shape, fact.dtype, lineage)
                 operands.append(operand)
                 return operand
@@ -185,7 +204,7 @@ class Judge:
             facts.append(self._admitted(node, self._memo.fact(label, shape, dtype)))
         shapes_only = labels.shapes_only(node.op) and judged.presence is None
         costing = [] if shapes_only else [operand.shape for operand in operands]
-        cost = TABLE[node.op].cost(costing, [shape for shape, _ in outputs])
+        cost = TABLE[node.op].price(bound, costing, [shape for shape, _ in outputs])
         return Step(tuple(facts), cost, judged.presence, shapes_only)
 
     def _admitted(self, node: Node, fact: Fact) -> Fact:
@@ -200,7 +219,7 @@ class Judge:
     def _outputs(
         self, node: Node, bound: dict[str, Any], operands: list[Operand], tables: list[AssetSpec]
     ) -> list[tuple[Shape, str]]:
-        if not node.op.startswith("grid::"):
+        if node.op not in COMPOSED:
             if tables:
                 raise InvalidInputError(
                     f"{node.op} takes tensors: choose a column of the table first.", operation=node.op
@@ -208,6 +227,8 @@ class Judge:
             return shapes.infer(TARGETS[node.op], bound)
         if not operands:
             raise InvalidInputError(f"{node.op} needs a value.", operation=node.op)
+        if node.op == PARAMETER:
+            return [_parameter(operands[0], bound, tables)]
         if node.op == "grid::count":
             if not operands[0].shape:
                 raise InvalidInputError("grid::count needs a value with rows.", operation=node.op)

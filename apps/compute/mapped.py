@@ -18,12 +18,16 @@ import torch
 from apps.compute.targets import DTYPES
 from apps.datasets.assets import PRESENCE, TABLE, TABLE_PRESENCE, VALUES, AssetSpec
 from gridclient.wire.errors import InternalError
+from gridclient.wire.messages import Column
 
 _SAFETENSORS = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
     "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
 MAX_HEADER = 2**20
+MILLISECONDS = 86_400_000.0
+MOST_DAYS = 2.0**31
+"""What lies beyond is on no calendar, and stays a number."""
 
 
 def raw_tensor(path: Path, dtype: str, shape: list[int], offset: int = 0) -> torch.Tensor:
@@ -72,13 +76,28 @@ def tensor(spec: AssetSpec, part: str) -> torch.Tensor:
 
 
 def table(spec: AssetSpec, part: str) -> pa.Table:
-    """The declared columns of a published table, in order. Null records are null in every column."""
+    """The declared columns of a published table, in order, as people know them: categories as dictionaries of their
+    texts, days as dates or (with a time of day) timestamps. Null records are null in every column."""
     found = _arrow(spec.path(part))
-    names = [column.name for column in spec.columns]
-    if TABLE_PRESENCE not in found.column_names:
-        return found.select(names)
-    present = found.column(TABLE_PRESENCE)
-    return pa.table({name: pc.if_else(present, found.column(name), None) for name in names})
+    present = found.column(TABLE_PRESENCE) if TABLE_PRESENCE in found.column_names else None
+
+    def values(column: Column) -> pa.Array:
+        stored = found.column(column.name)
+        return _shown(column, stored if present is None else pc.if_else(present, stored, None))
+
+    return pa.table({column.name: values(column) for column in spec.columns})
+
+
+def _shown(column: Column, stored: pa.ChunkedArray) -> pa.Array:
+    if column.kind == "category":
+        codes = stored.cast(pa.int32()).combine_chunks()
+        return pa.DictionaryArray.from_arrays(codes, pa.array(column.categories or [], pa.string()))
+    # Of no record at all, `all` is None.
+    if column.kind != "date" or pc.all(pc.less(pc.abs(stored), MOST_DAYS)).as_py() is False:
+        return stored
+    if pc.all(pc.equal(pc.floor(stored), stored)).as_py() is not False:
+        return stored.cast(pa.int32()).cast(pa.date32())
+    return pc.round(pc.multiply(stored, MILLISECONDS)).cast(pa.int64()).cast(pa.timestamp("ms"))
 
 
 def columns(spec: AssetSpec, part: str, names: str | list[str]) -> torch.Tensor:

@@ -7,7 +7,7 @@ in order; the others have no reply: what went wrong with a node or a constant is
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -54,6 +54,13 @@ class PutConstant(Message, tag="constant", frozen=True):
     path: str | None = None
 
 
+class PutPlan(Message, tag="plan", frozen=True):
+    """A plan that the program may call, by the sha256 of its bytes."""
+
+    digest: str
+    data: bytes
+
+
 class Append(Message, tag="append", frozen=True):
     """Append nodes to the program."""
 
@@ -66,18 +73,30 @@ class Forget(Message, tag="forget", frozen=True):
     values: list[Ref]
 
 
+class State(NamedTuple):
+    """What the parameters and buffers of a sent module are now, by name: one value to propose, compute and export."""
+
+    module: str
+    names: list[str]
+    values: list[Ref]
+
+
 class Propose(Message, tag="propose", frozen=True):
-    """What is this value, and what may happen with it? Answered by `Proposal`."""
+    """What is this value, and what may happen with it? Answered by `Proposal`.
+
+    `aggregate`: where it is a cheap exact aggregate, its bytes are wanted too.
+    """
 
     ask: int
-    value: Ref
+    value: Ref | State
+    aggregate: bool = False
 
 
 class Evaluate(Message, tag="evaluate", frozen=True):
     """Compute a value, after the decision. Answered by `Value`; a long one is written to `path`."""
 
     ask: int
-    value: Ref
+    value: Ref | State
     path: str
 
 
@@ -85,7 +104,7 @@ class Export(Message, tag="export", frozen=True):
     """The program behind a value, by itself. Constants are written to `path` (safetensors). Answered by `Exported`."""
 
     ask: int
-    value: Ref
+    value: Ref | State
     path: str
     names: dict[str, str] = {}  # dataset id -> how the text calls it
 
@@ -133,7 +152,8 @@ class Proposal(Message, tag="proposal", frozen=True):
     """`label`: "public", "rows", "agg" or "tainted". `value`: the bytes of a small public tensor, or
     of a cheap aggregate.
 
-    `flops` and `operations` are of what is left to compute.
+    `flops` and `operations` are of what is left to compute. `trained`: it is what a `train` grant gives, a module's
+    state or a loss; `untrained`: why it is not, in words, where it has to do with a module at all.
     """
 
     ask: int
@@ -141,18 +161,23 @@ class Proposal(Message, tag="proposal", frozen=True):
     label: str
     inputs: list[Input]
     closed: Closed | None
-    kind: str  # "tensor" | "table"
-    dtype: str  # "" for a table
-    shape: list[int]
+    kind: str  # "tensor" | "table" | "state"
+    dtype: str  # "" for a table or a state
+    shape: list[int]  # of a state: how many tensors, and numbers in them
     flops: int
     nbytes: int
     operations: int
     assets: list[tuple[str, int, str]] = []  # dataset, version, part of all that it was made from, if only by shape
     value: bytes | None = None
+    trained: bool = False
+    untrained: str = ""
 
 
 class Value(Message, tag="value", frozen=True):
-    """A computed value. `data` is None when it was written to the path asked for: raw bytes, or an Arrow IPC stream."""
+    """A computed value. `data` is None when it was written to the path asked for.
+
+    Raw bytes, an Arrow IPC stream, or a safetensors file.
+    """
 
     ask: int
     header: TensorHeader
@@ -198,9 +223,16 @@ class Failed(Message, tag="failed", frozen=True):
         return from_code(self.code, self.message, {**self.details, "line": self.line} if self.line else self.details)
 
 
-Order = Bind | PutConstant | Append | Forget | Propose | Evaluate | Export | Load | Ingest
+Order = Bind | PutConstant | PutPlan | Append | Forget | Propose | Evaluate | Export | Load | Ingest
 Question = Propose | Evaluate | Export | Load | Ingest
 Reply = Proposal | Value | Exported | Loaded | Ingested | Failed
+
+
+def asked(question: Question) -> list[Ref]:
+    """The values that a question is about."""
+    value = getattr(question, "value", None)
+    return value.values if isinstance(value, State) else [value] if isinstance(value, Ref) else []
+
 
 _encoder = msgspec.msgpack.Encoder()
 _orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order, ext_hook=ext_hook)

@@ -6,14 +6,18 @@ everything that needs it, and is told when a value is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from apps.compute.calls import Plans, claimed
 from apps.compute.constants import Constants
 from apps.compute.judging import Fact, Judge, Step
 from apps.compute.labels import PUBLIC
 from apps.compute.messages import Limits
-from gridclient.program.graph import ASSET, Node, Ref, lineage_hash
+from apps.compute.targets import TARGETS, bind
+from apps.compute.training import NO_MARKS, ROOT, Kind, Marks, Training
+from gridclient.program.graph import ASSET, PARAMETER, Node, Ref, lineage_hash, refs
+from gridclient.program.plan_graph import PLAN
 from gridclient.wire.errors import GridError, InternalError, InvalidInputError, LimitExceededError
 
 MAX_LINE = 200
@@ -26,15 +30,18 @@ class Entry:
     `held` has a bit for each output that the client still holds. `waiting` counts the nodes that were appended, but
     neither computed nor given up: they need this one. `settled`: it was computed or given up itself.
     `operands`: the nodes whose values it needs. `assets`: all that it was made from, if only by their shape.
+    `marks`: what it owes to modules that were sent.
     """
 
     __slots__ = (
-        "assets", "facts", "flops", "held", "nbytes", "node", "operands", "presence", "settled", "shapes_only",
-        "waiting",
+        "assets", "facts", "flops", "held", "marks", "nbytes", "node", "operands", "presence", "settled",
+        "shapes_only", "waiting",
     )  # fmt: skip
 
-    def __init__(self, node: Node, step: Step, operands: tuple[int, ...], assets: frozenset[Asset]) -> None:
-        self.node, self.operands, self.assets = node, operands, assets
+    def __init__(
+        self, node: Node, step: Step, operands: tuple[int, ...], assets: frozenset[Asset], marks: Marks
+    ) -> None:
+        self.node, self.operands, self.assets, self.marks = node, operands, assets, marks
         self.waiting, self.settled = 0, False
         self.facts, self.flops, self.presence, self.shapes_only = step
         self.held = (1 << len(step.facts)) - 1
@@ -80,7 +87,10 @@ class Program:
         self.entries: dict[int, Entry] = {}
         self.failures: dict[int, Failure] = {}
         self.hashes: dict[int, str] = {}
+        self.training = Training()
         self.constants = Constants(limits.memory // 4)
+        self.plans = Plans(self.constants)
+        self._shown: dict[int, int] = {}  # by id of a node inside a call, a bit for each output that is a result
         self.judge = Judge(limits, self.constants, self._operand, self.hashes)
         self._last = -1
         self._nbytes = 0
@@ -88,34 +98,82 @@ class Program:
 
     # --- growing ---
 
-    def append(self, nodes: list[Node], nbytes: int) -> None:
-        """Append nodes that arrived as `nbytes` bytes. Never raises: what is wrong is told when it is asked for."""
+    def append(self, nodes: list[Node], nbytes: int) -> list[Ref]:
+        """Append nodes that arrived as `nbytes` bytes. Never raises: what is wrong is told when it is asked for.
+
+        Returns the values inside of calls, which the client cannot hold.
+        """
+        inside: list[Ref] = []
+        self._count(len(nodes), nbytes)
+        for node in nodes:
+            if self._broken is not None:
+                break
+            if node.op == PLAN:
+                inside += self._call(node)
+            else:
+                self._append(node)
+        return inside
+
+    def _count(self, nodes: int, nbytes: int) -> None:
         self._nbytes += nbytes
-        if (
-            len(self.entries) + len(self.failures) + len(nodes) > self.limits.nodes
-            or self._nbytes > self.limits.program
-        ):
+        if len(self.entries) + len(self.failures) + nodes > self.limits.nodes or self._nbytes > self.limits.program:
             self._broken = LimitExceededError(
                 f"A session's program has at most {self.limits.nodes} operations in {self.limits.program} bytes. "
                 "Connect again for a new session, and do it in smaller programs.",
                 limit=self.limits.nodes,
             )
-        for node in nodes:
-            if self._broken is not None:
-                return
-            self._append(node)
+
+    def _call(self, node: Node) -> list[Ref]:
+        """Write a call out. Returns its values that are no results."""
+        size = claimed(node)
+        self._count(size, 0)
+        if self._broken is not None or not self._take(node.id, size):
+            return []
+        try:
+            call = self.plans.call(node)
+            for ref in call.operands:
+                self.check_shown(ref)
+        except GridError as error:
+            failure = Failure(error, node.line[:MAX_LINE])
+            self.failures |= dict.fromkeys(range(node.id, node.id + size), failure)
+            return []
+        self._count(0, call.nbytes)
+        shown = call.results(node.id)
+        self._shown |= shown
+        for written in call.graph.written_out(node.id, call.operands, call.seed, node.line):
+            self._append(written, inside=True)
+        return [
+            Ref(number, output)
+            for number, results in shown.items()
+            if (entry := self.entries.get(number)) is not None
+            for output in range(len(entry.facts))
+            if not results >> output & 1
+        ]
+
+    def check_shown(self, ref: Ref) -> None:
+        """Raise InvalidInputError for a value inside of a call that is none of its results."""
+        if not self._shown.get(ref.node, -1) >> max(ref.output, 0) & 1:
+            raise InvalidInputError("This value is inside of a plan; only its results can be used.")
 
     def end(self, error: GridError) -> None:
         """Take no more nodes: what is not there by now is answered with this error."""
         self._broken = self._broken or error
 
-    def _append(self, node: Node) -> None:
-        if not self._last < node.id < MAX_NODE:
+    def _take(self, first: int, size: int = 1) -> bool:
+        """Whether these ids are free; otherwise nothing more is taken."""
+        if not self._last < first <= MAX_NODE - size:
             self._broken = InvalidInputError("Ids of nodes only grow, and are less than 2**32.")
+            return False
+        self._last = first + size - 1
+        return True
+
+    def _append(self, node: Node, *, inside: bool = False) -> None:
+        if not inside and not self._take(node.id):
             return
-        self._last = node.id
         try:
             step, named = self.judge.step(node)
+            needed = () if step.shapes_only else named
+            marks = self._marks(node, step, needed)
         except _Inherited as inherited:
             self.failures[node.id] = inherited.failure
         except GridError as error:
@@ -125,8 +183,7 @@ class Program:
             self.failures[node.id] = Failure(ours, node.line[:MAX_LINE])
         else:
             self.hashes[node.id] = lineage_hash(node, self.hashes)
-            needed = () if step.shapes_only else named
-            self.entries[node.id] = Entry(node, step, needed, self._assets(node, named))
+            self.entries[node.id] = Entry(node, step, needed, self._assets(node, named), marks)
             for number in needed:
                 self.entries[number].waiting += 1
 
@@ -141,11 +198,32 @@ class Program:
                 found = found | assets if found else assets
         return found
 
+    def _marks(self, node: Node, step: Step, needed: tuple[int, ...]) -> Marks:
+        if node.op == ROOT:
+            return next((self.training.rooted(self.kind(ref), self.marks(ref)) for ref in refs(node)), NO_MARKS)
+        marks = self.training.merged(self.entries[number].marks for number in needed)
+        if node.op == PARAMETER:
+            bound = bind(TARGETS[node.op], node)
+            kind = Kind(step.facts[0].shape, step.facts[0].dtype, False)
+            return self.training.sent(marks, bound["module"], bound["name"], kind, bound["trainable"])
+        return marks
+
     def assets(self, ref: Ref) -> frozenset[Asset]:
         """The datasets, versions and parts that a value was made from, the public ones too."""
         return self.entries[ref.node].assets
 
+    def marks(self, ref: Ref) -> Marks:
+        """What a value owes to modules that were sent."""
+        return self.entries[ref.node].marks
+
+    def kind(self, ref: Ref) -> Kind:
+        """What training asks of a value that is there."""
+        fact = self.entries[ref.node].facts[ref.output]
+        return Kind(fact.shape, fact.dtype, fact.label.kind != PUBLIC)
+
     def _operand(self, node: Node, ref: Ref) -> Fact:
+        if node.id not in self._shown:
+            self.check_shown(ref)
         entry = self.entries.get(ref.node)
         if entry is None:
             failure = self.failures.get(ref.node)
@@ -169,17 +247,17 @@ class Program:
             raise type(error)(error.message, **(error.details | ({"line": failure.line} if failure.line else {})))
         raise self._broken or InvalidInputError("This value is not part of the session's program.")
 
-    def plan(self, ref: Ref, has: Callable[[int], bool]) -> Plan:
-        """What is left to compute. `has` says which nodes are there already.
+    def plan(self, results: Sequence[Ref], has: Callable[[int], bool]) -> Plan:
+        """What is left to compute for these values. `has` says which nodes are there already.
 
         One half of the memory is for what runs, the other for values that are kept. Raises LimitExceededError where
         that is more than the limits allow, and InternalError where a public value would need a private one; nothing
         has run then.
         """
         # Whether a public answer comes, and when, would tell of the private values computed for it.
-        public = self.fact(ref).label.kind == PUBLIC
+        public = all(self.fact(ref).label.kind == PUBLIC for ref in results)
         needed: set[int] = set()
-        todo = [ref.node]
+        todo = [ref.node for ref in results]
         while todo:
             number = todo.pop()
             if public and not self.entries[number].public():
@@ -195,7 +273,7 @@ class Program:
                 limit=self.limits.flops,
             )
         peak = live = 0
-        uses = self.last_uses(order)
+        uses = self.last_uses(order, results)
         for number in order:
             entry = self.entries[number]
             if entry.node.op != ASSET:  # assets are mapped, not loaded
@@ -231,14 +309,14 @@ class Program:
                     todo.append(operand)
         return free
 
-    def last_uses(self, order: list[int]) -> dict[int, list[int]]:
-        """By node, which nodes of `order` are needed there for the last time."""
+    def last_uses(self, order: list[int], results: Sequence[Ref] = ()) -> dict[int, list[int]]:
+        """By node, which nodes of `order` are needed there for the last time. `results` are needed to the end."""
         last: dict[int, int] = {}
         for number in order:
             for operand in self.entries[number].operands:
                 last[operand] = number
         ends: dict[int, list[int]] = {}
-        mine = set(order)
+        mine = set(order) - {ref.node for ref in results}
         for operand, number in last.items():
             if operand in mine:
                 ends.setdefault(number, []).append(operand)

@@ -25,7 +25,7 @@ from apps.accounts.queries import user_of_live_token
 from apps.audit.actions import record
 from apps.audit.models import AuditEvent
 from apps.audit.verbs import Verb
-from apps.compute.messages import Evaluate, Proposal, Value
+from apps.compute.messages import Evaluate, Proposal, State, Value
 from apps.compute.models import StoredAnswer
 from apps.compute.workers import Worker
 from apps.core.canonical import digest
@@ -79,8 +79,8 @@ class Released:
         self.route = route
 
 
-async def pointer(worker: Worker, value: Ref, proposal: Proposal, *, caller: Caller, path: Path) -> Released:
-    """Release the value behind a pointer to the caller, or raise GetNotPermittedError.
+async def pointer(worker: Worker, value: Ref | State, proposal: Proposal, *, caller: Caller, path: Path) -> Released:
+    """Release the value behind a pointer, or a module's state, to the caller, or raise GetNotPermittedError.
 
     A public value (computed only from the caller's inputs, constants and earlier answers) needs no permission and
     leaves no audit row. For all others: decide and record in one transaction, then compute, then hand over.
@@ -105,7 +105,7 @@ async def pointer(worker: Worker, value: Ref, proposal: Proposal, *, caller: Cal
     return Released(answer or ready or await _evaluate(worker, value, proposal, path), route, key=_KEY)
 
 
-async def approved(worker: Worker, value: Ref, proposal: Proposal, *, user: User, path: Path) -> Answered:
+async def approved(worker: Worker, value: Ref | State, proposal: Proposal, *, user: User, path: Path) -> Answered:
     """Compute what an owner approved. The one-time grant is checked again, for this program and no other."""
     await in_database(_check_approval, user, proposal)
     return await _evaluate(worker, value, proposal, path)
@@ -131,6 +131,8 @@ def _ask(proposal: Proposal) -> Ask:
         inputs=[AskInput(i.dataset, i.version, i.columns) for i in proposal.inputs],
         closed=None if closed is None else Closed(closed.kind, closed.dataset, closed.version, list(closed.columns)),
         program_hash=proposal.program_hash,
+        trained=proposal.trained,
+        untrained=proposal.untrained,
     )
 
 
@@ -147,6 +149,7 @@ def _permit(caller: Caller, proposal: Proposal, ready: Answered | None, path: Pa
         grant=str(decision.grant.pk) if decision.grant else None,
         program=proposal.program_hash,
         label=proposal.label,
+        kind=proposal.kind,
         dtype=proposal.dtype,
         shape=list(proposal.shape),
     )
@@ -211,7 +214,7 @@ def _check_approval(user: User, proposal: Proposal) -> None:
     decide(user, _ask(proposal), k=settings.GRID_K, now=now())
 
 
-async def _evaluate(worker: Worker, value: Ref, proposal: Proposal, path: Path) -> Answered:
+async def _evaluate(worker: Worker, value: Ref | State, proposal: Proposal, path: Path) -> Answered:
     reply = await worker.ask(Evaluate(proposal.ask, value, str(path)))
     if not isinstance(reply, Value):
         raise InvalidInputError("This value cannot be computed.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from django.conf import settings
 
 from apps.accounts.queries import user_of_live_token
 from apps.compute import release
-from apps.compute.messages import Append, Bind, Export, Exported, Forget, Proposal, Propose, PutConstant
+from apps.compute.messages import Append, Bind, Export, Exported, Forget, Proposal, Propose, PutConstant, PutPlan, State
 from apps.compute.workers import Limits, Worker, Workers
 from apps.core.database import in_database
 from apps.datasets.assets import AssetSpec
@@ -22,10 +23,15 @@ from apps.datasets.models import Dataset
 from apps.datasets.queries import asset_spec
 from apps.permissions.policies import check_can_compute
 from apps.permissions.queries import datasets_visible_to
+from apps.plans.policies import can_run
+from apps.plans.queries import data_of, plans_visible_to
 from gridclient.program.graph import ASSET, Node, Ref
+from gridclient.program.plan_graph import PLAN
 from gridclient.wire.errors import GridError, InternalError, InvalidInputError, NotFoundError
 from gridclient.wire.messages import Constant, TensorHeader
 from gridclient.wire.tensors import check_header
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def limits() -> Limits:
@@ -58,6 +64,7 @@ class Session:
         self._opening = asyncio.Lock()
         self._bound: set[tuple[str, int, str]] = set()
         self._refused: dict[tuple[str, int], GridError] = {}
+        self._plans: set[str] = set()
         self._numbers = count(1)
 
     async def worker(self) -> Worker:
@@ -74,6 +81,8 @@ class Session:
         for node in nodes:
             if node.op == ASSET:
                 await self._bind(worker, node)
+            elif node.op == PLAN:
+                await self._use(worker, node)
         worker.send(Append(list(nodes)))
         await worker.drain()
 
@@ -93,6 +102,17 @@ class Session:
         worker.send(Bind(spec, (part,)))
         self._bound.add((dataset, version, part))
 
+    async def _use(self, worker: Worker, node: Node) -> None:
+        """Hand a plan to the worker at its first call; there, one that may not be run is like one that is none."""
+        digest = node.args[0] if node.args else None
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest) or digest in self._plans:
+            return
+        data = await in_database(_plan, self.caller.token, digest)
+        if data is not None:
+            worker.send(PutPlan(digest, data))
+            await worker.drain()
+            self._plans.add(digest)
+
     async def constant(self, digest: str, header: TensorHeader, data: bytes | None, path: Path | None) -> None:
         """Make a constant known to the worker. The worker checks the digest."""
         check_header(header, settings.GRID_MAX_VALUE)
@@ -109,16 +129,16 @@ class Session:
         if self._worker is not None:
             self._worker.send(Forget(values))
 
-    async def get(self, value: Ref) -> release.Released:
-        """Release one value to this session's user."""
-        proposal = await self._propose(value)
+    async def get(self, value: Ref | State) -> release.Released:
+        """Release one value, or the state of a module as one, to this session's user."""
+        proposal = await self._propose(value, aggregate=True)
         if proposal.label == "public" and proposal.assets:
             # Nobody decides about a public value, so what it was made from must still be there for this user.
             await in_database(_check_assets, self.caller.token, proposal.assets)
         path = self.folder / f"answer-{next(self._numbers)}"
         return await release.pointer(await self.worker(), value, proposal, caller=self.caller, path=path)
 
-    async def export(self, value: Ref) -> Exportable:
+    async def export(self, value: Ref | State) -> Exportable:
         """The program behind a private value, for a request."""
         proposal = await self._propose(value)
         if proposal.label == "public":
@@ -131,10 +151,10 @@ class Session:
             raise InternalError("The program could not be exported.")
         return Exportable(proposal, exported)
 
-    async def _propose(self, value: Ref) -> Proposal:
+    async def _propose(self, value: Ref | State, *, aggregate: bool = False) -> Proposal:
         worker = await self.worker()
         try:
-            proposal = await worker.ask(Propose(next(self._numbers), value))
+            proposal = await worker.ask(Propose(next(self._numbers), value, aggregate))
         except NotFoundError as error:
             named = (str(error.details.get("dataset")), int(error.details.get("version", 0)))
             raise self._refused.get(named, error) from None
@@ -158,6 +178,12 @@ def _check_assets(token: int, assets: list[tuple[str, int, str]]) -> None:
     """Raise NotFoundError or NotPermittedError when one of them was taken from the user since."""
     for dataset, version, part in assets:
         _usable(token, dataset, version, part)
+
+
+def _plan(token: int, digest: str) -> bytes | None:
+    """The bytes of a plan that the user may run."""
+    user = user_of_live_token(token)
+    return data_of(plans_visible_to(user).filter(sha256=digest)) if can_run(user) else None
 
 
 def _usable(token: int, dataset_id: str, version: int, part: str) -> AssetSpec:

@@ -10,11 +10,13 @@ import msgspec
 from apps.compute.chosen import CHOICES, Chosen, axis_of, chosen, positions
 from apps.compute.judging import Fact
 from apps.compute.labels import PUBLIC, ROWS, TAINTED, Label
+from apps.compute.messages import State
 from apps.compute.operations import TABLE
 from apps.compute.programs import Entry, Program
-from apps.compute.readers.outcome import Outcome, Read, columns_text, numbers, rows_text
+from apps.compute.readers.outcome import Outcome, Part, Read, columns_text, numbers, rows_text
 from apps.compute.readers.steps import Step, Summary, places
 from apps.compute.readers.torch import TorchReader
+from apps.compute.states import label_of
 from apps.compute.targets import TARGETS, bind
 from apps.compute.weights import Weights, is_public, weights
 from apps.datasets.assets import MOCK, VALUES, AssetSpec
@@ -27,10 +29,11 @@ HUGE = 1e6
 SCALARS = ("self", "other", "mat1", "mat2", "vec", "tensor", "exponent", "alpha", "beta", "min", "max", "fill_value")
 
 
-def steps(program: Program, reader: TorchReader, graph: Graph, names: dict[str, str]) -> tuple[list[Step], Outcome]:
+def steps(
+    program: Program, reader: TorchReader, graph: Graph, names: dict[str, str], state: State | None = None
+) -> tuple[list[Step], Outcome]:
     """The steps of a program cut to one value, numbered from 0, and what comes out. `names`: of the datasets."""
     ids = {node.id: number for number, node in enumerate(graph.nodes)}
-    (result,) = graph.results
     found: list[Step] = []
     known: dict[int, Chosen] = {}
     met = weights(program, reader, graph)
@@ -39,7 +42,11 @@ def steps(program: Program, reader: TorchReader, graph: Graph, names: dict[str, 
         entry = program.entries[node.id]
         known[node.id] = chosen(program, entry, known, _index(node, met))
         found.append(_step(program, entry, ids, names, met, picks))
-    outcome = _outcome(program, result, ids[result.node], known[result.node], names)
+    if state is None:
+        (result,) = graph.results
+        outcome = _outcome(program, result, ids[result.node], known[result.node], names)
+    else:
+        outcome = _of_state(program, state, ids, known, names)
     much = _much(outcome)
     if much:
         last = found[outcome.step]
@@ -51,8 +58,35 @@ def steps(program: Program, reader: TorchReader, graph: Graph, names: dict[str, 
 def _outcome(program: Program, result: Ref, step: int, shown: Chosen, names: dict[str, str]) -> Outcome:
     fact = program.fact(result)
     answer = fact.label.closed
+    reads = _reads(program, fact.label, shown, names)
+    closed = answer.kind if answer is not None else ""
+    return Outcome(step, fact.shape, fact.table is not None, fact.label.kind, closed, reads, shown.exact)
+
+
+def _of_state(
+    program: Program, state: State, ids: dict[int, int], known: dict[int, Chosen], names: dict[str, str]
+) -> Outcome:
+    facts = [program.fact(ref) for ref in state.values]
+    label = label_of(facts)
+    # Which rows are behind each tensor is in its own steps; together it is taken to be all of them.
+    reads = _reads(program, label, Chosen({}, False), names)
+    tensors = tuple(
+        Part(name, ids[ref.node], ref.output, fact.shape)
+        for name, ref, fact in zip(state.names, state.values, facts, strict=True)
+    )
+    evidence = [(program.kind(ref), program.marks(ref)) for ref in state.values]
+    untrained = program.training.why_no_state(state.module, state.names, evidence)
+    size = sum(prod(fact.shape) for fact in facts)
+    last = max(part.step for part in tensors)
+    exact = any(known[ref.node].exact for ref in state.values)
+    return Outcome(last, (size,), False, label.kind, "", reads, exact, tensors, untrained)
+
+
+def _reads(program: Program, label: Label, shown: Chosen, names: dict[str, str]) -> tuple[Read, ...]:
+    """What a label depends on, dataset by dataset."""
+    answer = label.closed
     reads = []
-    for entry in fact.label.messages():
+    for entry in label.messages():
         spec = program.judge.spec(entry.dataset, entry.version)
         declared = [column.name for column in spec.columns]
         # Null records depend on every column, but a mean over the others is one of these.
@@ -60,8 +94,7 @@ def _outcome(program: Program, result: Ref, step: int, shown: Chosen, names: dic
         columns = None if named is None else tuple(name for name in declared if name in named)
         rows = shown.rows.get((entry.dataset, entry.version))
         reads.append(Read(_called(spec, names), columns, rows, spec.shape[0], spec.presence))
-    closed = answer.kind if answer is not None else ""
-    return Outcome(step, fact.shape, fact.table is not None, fact.label.kind, closed, tuple(reads), shown.exact)
+    return tuple(reads)
 
 
 def _much(outcome: Outcome) -> str:
@@ -190,10 +223,12 @@ def _look(program: Program, node: Node, bound: dict[str, Any], met: Weights, pic
             return f"{'one row' if one else 'rows'} chosen{_origin(node, bound, fact.label)}"
         if fact.label.kind not in (PUBLIC, ROWS) and not whole and not _by_column(fact.label, along):
             return "rows may be chosen"
-    reasons = [_weight(program, ref, private, met, picks) for ref in refs(node) if is_public(program, ref)]
-    weight = next(filter(None, reasons), "")
-    if weight:
-        return weight
+    # In the schema's order, and every one: neither the way it is written nor a harmless weight hides another.
+    given = [item for value in bound.values() for item in (value if isinstance(value, list) else [value])]
+    public = dict.fromkeys(ref for ref in given if isinstance(ref, Ref) and is_public(program, ref))
+    reasons = [_weight(program, ref, private, met, picks) for ref in public]
+    if any(reasons):
+        return "; ".join(filter(None, reasons))
     if any(_huge(bound.get(name), met) for name in SCALARS):
         return "a huge number, with which one answer can carry many"
     if TABLE[node.op].chooses and node.op not in CHOICES:

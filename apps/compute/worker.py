@@ -20,7 +20,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load_file, save_file
 
-from apps.compute import messages
+from apps.compute import messages, states
 from apps.compute.constants import raw_bytes
 from apps.compute.labels import PUBLIC
 from apps.compute.messages import LENGTH, Limits
@@ -33,6 +33,7 @@ from apps.datasets.assets import TABLE, TENSOR
 from apps.datasets.ingest import IngestLimits, ingest
 from gridclient.program.graph import (
     CONSTANT,
+    Dtype,
     Node,
     Ref,
     cut,
@@ -69,13 +70,16 @@ class Session:
         """What a message is answered with; None for those that ask nothing. Never raises."""
         match order:
             case messages.Append(nodes):
-                self.program.append(nodes, nbytes)
+                for ref in self.program.append(nodes, nbytes):
+                    self.reader.forget(ref)
             case messages.Forget(values):
                 for ref in values:
                     self.reader.forget(ref)
             case messages.PutConstant(digest, header, data, path):
                 _allow_mapped([path] if path else [])
                 self.program.constants.put(digest, header, data, path)
+            case messages.PutPlan(digest, data):
+                self.program.plans.put(digest, data)
             case messages.Bind(spec, parts):
                 self.program.judge.bind(spec, parts)
                 _allow_mapped([str(spec.path(part)) for part in parts])
@@ -85,6 +89,8 @@ class Session:
 
     def _answer(self, question: messages.Question) -> messages.Reply:
         try:
+            for ref in messages.asked(question):
+                self.program.check_shown(ref)
             return self._handlers[type(question)](question)
         except GridError as error:
             details = dict(error.details)
@@ -96,11 +102,14 @@ class Session:
     # --- questions ---
 
     def propose(self, question: messages.Propose) -> messages.Proposal:
-        """Label, lineage and cost of a value. A small public tensor comes along, and a cheap aggregate."""
+        """Label, lineage and cost of a value. A small public tensor comes along, and on demand a cheap aggregate."""
+        if isinstance(question.value, messages.State):
+            return states.proposal(self.program, self.reader, question.ask, question.value)
         fact = self.program.fact(question.value)
-        plan = self.program.plan(question.value, self.reader.has)
+        plan = self.program.plan([question.value], self.reader.has)
+        trained, untrained = states.loss(self.program, question.value)
         value = None
-        cheap = fact.label.closed is not None and plan.flops <= CHEAP
+        cheap = question.aggregate and fact.label.closed is not None and plan.flops <= CHEAP
         if (fact.label.kind == PUBLIC or cheap) and fact.table is None and fact.nbytes <= INLINE_LIMIT:
             value = bytes(raw_bytes(self.reader.value(question.value, plan.order)))
         return messages.Proposal(
@@ -117,12 +126,16 @@ class Session:
             len(plan.order),
             sorted(self.program.assets(question.value)),
             value,
+            trained,
+            untrained,
         )
 
     def evaluate(self, question: messages.Evaluate) -> messages.Value:
         """The value itself: inline, or written to the path."""
+        if isinstance(question.value, messages.State):
+            return states.value(self.program, self.reader, question, question.value)
         fact = self.program.fact(question.value)
-        plan = self.program.plan(question.value, self.reader.has)
+        plan = self.program.plan([question.value], self.reader.has)
         value = self.reader.value(question.value, plan.order)
         data = raw_bytes(value) if isinstance(value, torch.Tensor) else _stream(value)
         header = TensorHeader(fact.dtype, list(fact.shape), len(data))
@@ -133,9 +146,12 @@ class Session:
         return messages.Value(question.ask, header, None, kind)
 
     def export(self, question: messages.Export) -> messages.Exported:
-        """The program cut to one value, ids from 0, without lines; its constants in a file; its words."""
-        self.program.fact(question.value)
-        found = cut({number: entry.node for number, entry in self.program.entries.items()}, [question.value])
+        """The program cut to what is asked for, ids from 0, without lines; its constants in a file; its words."""
+        state = question.value if isinstance(question.value, messages.State) else None
+        results = [question.value] if isinstance(question.value, Ref) else question.value.values
+        for ref in results:
+            self.program.fact(ref)
+        found = cut({number: entry.node for number, entry in self.program.entries.items()}, results)
         ids = {node.id: number for number, node in enumerate(found.nodes)}
         nodes = [_renumbered(node, ids) for node in found.nodes]
         digests = {node.args[0] for node in nodes if node.op == CONSTANT}
@@ -146,13 +162,13 @@ class Session:
                 f"The constants of this program take {nbytes} bytes; a request takes at most {self.limits.constants}.",
                 limit=self.limits.constants,
             )
-        text = words.describe(*steps(self.program, self.reader, found, question.names))
+        text = words.describe(*steps(self.program, self.reader, found, question.names, state))
         if constants:
             save_file({digest: value.contiguous() for digest, value in constants.items()}, question.path)
             os.chmod(question.path, 0o600)
-        result = Ref(ids[question.value.node], question.value.output)
+        renumbered = [Ref(ids[ref.node], ref.output) for ref in results]
         return messages.Exported(
-            question.ask, encode_program(Graph(nodes, [result])), text, question.path if constants else ""
+            question.ask, encode_program(Graph(nodes, renumbered)), text, question.path if constants else ""
         )
 
     def load(self, question: messages.Load) -> messages.Loaded:
@@ -222,6 +238,9 @@ def warm_up() -> None:
         "List[int]": [0],
         "List[int] or int": [0],
         "Reference": Ref(0),
+        "float": 1.0,
+        "Seed": 0,
+        "ScalarType": Dtype("float32"),
     }
     nodes = [Node(0, CONSTANT, [digest])]
     for number, target in enumerate(TARGETS.values(), 1):

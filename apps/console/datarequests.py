@@ -229,7 +229,10 @@ class DataRequestAdmin(GridAdmin):
 
 
 def shape_words(item: DataRequest) -> str:
-    """What would leave, in words: "one number", "84 × 2 numbers", "a table of 84 × 3"."""
+    """What would leave, in words: "one number", "84 × 2 numbers", "a table of 84 × 3", "a model of 4 tensors ..."."""
+    if item.kind == "state":
+        tensors, size = item.shape
+        return f"a model of {tensors} tensor{'s' if tensors > 1 else ''} with {size} numbers"
     if item.kind == "table":
         return f"a table of {times(item.shape)}"
     return f"{times(item.shape)} numbers ({item.dtype})" if item.shape else f"one number ({item.dtype})"

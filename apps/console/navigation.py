@@ -17,6 +17,7 @@ from apps.datarequests.queries import requests_i_may_decide
 from apps.datasets.models import Dataset, DatasetVersion
 from apps.network.models import Announcement, Membership, Node
 from apps.permissions.models import Grant
+from apps.plans.models import Plan
 from apps.tags.models import Tag
 
 # group -> (icon, model)
@@ -28,6 +29,7 @@ GROUPS: dict[str, list[tuple[str, Any]]] = {
         ("tag", Tag),
         ("key", Grant),
         ("functions", StoredAnswer),
+        ("account_tree", Plan),
     ],
     "Network": [("hub", Node), ("campaign", Announcement), ("hub", Membership)],
     "People": [("person", User), ("group", Team), ("badge", Role), ("vpn_key", AccessToken)],

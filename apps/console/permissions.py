@@ -30,6 +30,7 @@ MEANINGS = {
     "discover": "discover: see name, columns, bounds and mock data",
     "compute": "compute: build programs and ask through the queue",
     "aggregate": "aggregate: exact count, sum and mean over all rows",
+    "train": "train: take models trained on it and their losses; for a determined analyst as much as read",
     "read": "read: copy the values",
 }
 STATUS = {"holds": "success", "revoked": "danger", "expired": "warning"}
@@ -43,11 +44,21 @@ class GiveRight(Act):
         widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off", "spellcheck": "false"}),
         help_text="A username; a team as team:short-name; someone from the network as name@network.",
     )
-    right = forms.ChoiceField(choices=list(MEANINGS.items()), widget=UnfoldAdminSelectWidget)
+    right = forms.ChoiceField(
+        choices=list(MEANINGS.items()),
+        widget=UnfoldAdminSelectWidget,
+        help_text="Nothing in train hides single people: a program can write their values into the weights of a model. "
+        "Give it to people whom you would trust with the rows.",
+    )
     columns = forms.CharField(
         required=False,
         widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"}),
         help_text="Separated by commas; empty: all columns.",
+    )
+    programs = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off", "spellcheck": "false"}),
+        help_text="For train: hashes of the programs that it is for, separated by commas; empty: any program.",
     )
     expires = forms.DateField(
         label="Last day",
@@ -71,7 +82,8 @@ class GiveRight(Act):
             words["dataset"],
             to=self._receiver(words["to"].strip()),
             right=words["right"],
-            columns=[name.strip() for name in words["columns"].split(",") if name.strip()] or None,
+            columns=_listed(words["columns"]),
+            programs=_listed(words["programs"]),
             expires=datetime.combine(words["expires"], time.max, tzinfo=UTC) if words["expires"] else None,
             reason=words["reason"],
             by=self.user,
@@ -86,6 +98,11 @@ class GiveRight(Act):
                 f"There is no team {name.removeprefix('team:')!r}. The list of teams has their names."
             )
         return team
+
+
+def _listed(text: str) -> list[str] | None:
+    """What is between the commas; None for nothing."""
+    return [part.strip() for part in text.split(",") if part.strip()] or None
 
 
 class Revoke(Act):
@@ -147,6 +164,7 @@ class GrantAdmin(GridAdmin):
             ("Dataset", link(user, obj.dataset)),
             ("Columns", "all" if obj.columns is None else ", ".join(obj.columns)),
             ("Only for", f"the approved program {obj.program_hash[:16]}…" if obj.program_hash else ""),
+            ("Programs", "" if obj.right != "train" else ", ".join(obj.programs or ["any"])),
             ("State", status_of(obj)),
             ("Reason", obj.reason),
             ("Given by", link(user, obj.given_by)),

@@ -61,6 +61,8 @@ def submit(
     dtype: str,
     shape: list[int],
     label: str,
+    module: str = "",
+    names: Sequence[str] = (),
     constants_file: Path | None,
     by: User,
     now: datetime | None = None,
@@ -92,6 +94,8 @@ def submit(
         dtype=dtype,
         shape=shape,
         label=label,
+        module=module,
+        names=list(names),
         created=now,
         updated=now,
     )

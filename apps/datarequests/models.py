@@ -42,10 +42,13 @@ class DataRequest(models.Model):
     # Of the program and its constants, as long as it may still run; the requester's share of the disk is counted in it.
     held_bytes = models.PositiveBigIntegerField(default=0, editable=False)
     words = models.TextField("program in words")
-    kind = models.CharField(max_length=8, choices=[("tensor", "tensor"), ("table", "table")])
+    kind = models.CharField(max_length=8, choices=[("tensor", "tensor"), ("table", "table"), ("state", "state")])
     dtype = models.CharField(max_length=16, blank=True)
     shape = models.JSONField(default=list)
     label = models.CharField(max_length=16)
+    # Of a state: the module's id in the program, and what its tensors are called, in the order of the results.
+    module = models.CharField(max_length=64, blank=True, default="")
+    names = models.JSONField(default=list, blank=True)
     created = models.DateTimeField(default=now)
     updated = models.DateTimeField(default=now)
 
@@ -105,7 +108,7 @@ class DataRequest(models.Model):
 
     @property
     def answer_file(self) -> Path:
-        """The stored answer: raw little-endian bytes of a tensor, or an Arrow stream of a table."""
+        """The stored answer: raw little-endian bytes of a tensor, an Arrow stream, or a safetensors file of a state."""
         return self.folder / "answer"
 
 

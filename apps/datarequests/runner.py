@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import DatabaseError
 
 from apps.compute import release
-from apps.compute.messages import Bind, Load, Loaded, Proposal, Propose
+from apps.compute.messages import Bind, Load, Loaded, Proposal, Propose, State
 from apps.compute.sessions import limits
 from apps.compute.workers import Worker, Workers
 from apps.core.database import in_database
@@ -94,9 +94,10 @@ async def _execute(worker: Worker, job: Job, path: Path) -> None:
         worker.send(Bind(spec))
     constants = request.constants_file
     loaded = await worker.ask(Load(1, bytes(request.program), str(constants or "")))
-    if not isinstance(loaded, Loaded) or len(loaded.results) != 1:
+    if not isinstance(loaded, Loaded) or len(loaded.results) != max(1, len(request.names)):
         raise InternalError("The stored program could not be loaded.")
-    target = loaded.results[0]
+    state = State(request.module, request.names, loaded.results)
+    target = state if request.kind == "state" else loaded.results[0]
     proposal = await worker.ask(Propose(2, target))
     if not isinstance(proposal, Proposal) or proposal.program_hash != request.program_hash:
         raise ConflictError("The stored program is not the one that was approved.")

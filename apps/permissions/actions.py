@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -20,6 +21,8 @@ from apps.permissions.policies import check_can_grant
 from gridclient.wire.errors import ConflictError, InvalidInputError
 
 MAX_REASON = 2_000
+MAX_PROGRAMS = 1_000
+PROGRAM_HASH = re.compile("[0-9a-f]{64}")
 
 
 def own(dataset: Dataset, *, owner: User) -> Ownership:
@@ -44,11 +47,15 @@ def give(
     right: str,
     columns: list[str] | None = None,
     expires: datetime | None = None,
+    programs: list[str] | None = None,
     reason: str,
     by: User,
     now: datetime | None = None,
 ) -> Grant:
-    """Give a right. Raises NotPermittedError for anyone but the owner, InvalidInputError with every problem."""
+    """Give a right; `programs`: the hashes of those that a `train` grant is for, None for any.
+
+    Raises NotPermittedError for anyone but the owner, InvalidInputError with every problem.
+    """
     check_can_grant(by, dataset)
     problems = []
     if right not in Right.values:
@@ -63,6 +70,7 @@ def give(
         problems.append("Name at least one column, or none for all of them.")
     if isinstance(to, User) and not to.is_active:
         problems.append(f"{to.username} is not active.")
+    problems += _problems_of(programs, right)
     if problems:
         raise InvalidInputError(f"No right was given: {' '.join(problems)}", problems=problems)
     user, team = (to, None) if isinstance(to, User) else (None, to)
@@ -72,6 +80,7 @@ def give(
         team=team,
         right=right,
         columns=columns,
+        programs=programs,
         expires=expires,
         reason=reason.strip(),
         given_by=by,
@@ -85,10 +94,22 @@ def give(
         to=to.username if isinstance(to, User) else f"team:{to.slug}",
         right=right,
         columns=columns,
+        programs=programs,
         expires=expires.isoformat() if expires else None,
         reason=grant.reason,
     )
     return grant
+
+
+def _problems_of(programs: list[str] | None, right: str) -> list[str]:
+    if programs is None:
+        return []
+    found = [] if right == Right.TRAIN else ["Only a 'train' grant is for programs by their hashes."]
+    if not 0 < len(programs) <= MAX_PROGRAMS:
+        found.append(f"Name 1 to {MAX_PROGRAMS} programs by their hashes, or none for any program.")
+    if not all(PROGRAM_HASH.fullmatch(each) for each in programs):
+        found.append("The hash of a program has 64 digits 0-9 and a-f; a request shows it.")
+    return found
 
 
 @transaction.atomic

@@ -12,12 +12,25 @@ from apps.datasets.models import Dataset
 
 
 class Right(models.TextChoices):
-    """The ladder. Each step is given by itself; `read` includes the ones before, and seeing comes with any of them."""
+    """Each is given by itself. `read` includes all others; `aggregate` and `train` include `compute`, not each other;
+    seeing comes with any of them."""
 
     DISCOVER = "discover", "discover"
     COMPUTE = "compute", "compute"
     AGGREGATE = "aggregate", "aggregate"
+    TRAIN = "train", "train"
     READ = "read", "read"
+
+
+_SEEN = frozenset({Right.DISCOVER, Right.COMPUTE})
+INCLUDES: dict[str, frozenset[str]] = {
+    Right.DISCOVER: frozenset({Right.DISCOVER}),
+    Right.COMPUTE: _SEEN,
+    Right.AGGREGATE: _SEEN | {Right.AGGREGATE},
+    Right.TRAIN: _SEEN | {Right.TRAIN},
+    Right.READ: frozenset(Right),
+}
+"""By right, what holding it allows."""
 
 
 class Ownership(models.Model):
@@ -31,7 +44,10 @@ class Ownership(models.Model):
 
 
 class Grant(models.Model):
-    """A right on a dataset for an account or a team. With a program hash: for that one program, after an approval."""
+    """A right on a dataset for an account or a team. With a program hash: for that one program, after an approval.
+
+    `programs`: the hashes of the programs that a `train` grant is for; None: any.
+    """
 
     dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="grants")
     user = models.ForeignKey(
@@ -40,6 +56,7 @@ class Grant(models.Model):
     team = models.ForeignKey(Team, on_delete=models.PROTECT, null=True, blank=True, related_name="grants")
     right = models.CharField(max_length=16, choices=Right.choices)
     columns = models.JSONField(null=True, blank=True)
+    programs = models.JSONField(null=True, blank=True)
     expires = models.DateTimeField(null=True, blank=True)
     reason = models.TextField(max_length=2_000)
     given_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
@@ -58,6 +75,9 @@ class Grant(models.Model):
             ),
             models.CheckConstraint(condition=Q(right__in=Right.values), name="grant_right_known"),
             models.CheckConstraint(condition=~Q(reason=""), name="grant_has_reason"),
+            models.CheckConstraint(
+                condition=Q(programs__isnull=True) | Q(right=Right.TRAIN), name="grant_programs_only_train"
+            ),
             models.CheckConstraint(
                 condition=Q(program_hash="", request_id__isnull=True)
                 | (~Q(program_hash="") & Q(request_id__isnull=False, user__isnull=False)),

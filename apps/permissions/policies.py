@@ -17,7 +17,7 @@ from apps.accounts.models import User
 from apps.core.clock import now as moment
 from apps.core.prepared import Prepared
 from apps.datasets.models import Dataset, DatasetVersion
-from apps.permissions.models import Grant, Ownership, Right
+from apps.permissions.models import INCLUDES, Grant, Ownership, Right
 from apps.permissions.queries import grants_held_by, visibilities_open_to
 from gridclient.wire.errors import (
     AuthenticationError,
@@ -51,17 +51,22 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What the label reader found out about a value: `label` is "public", "rows", "agg" or "tainted"."""
+    """What the label reader found out about a value: `label` is "public", "rows", "agg" or "tainted".
+
+    `trained`: it is the trained state of a module, or a loss; `untrained`: why not, in words, where that is asked.
+    """
 
     label: str
     inputs: list[Input]
     closed: Closed | None = None
     program_hash: str = ""
+    trained: bool = False
+    untrained: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The value may leave. `route`: "public", "read", "aggregate" or "approved"; `grant`: what allows it."""
+    """The value may leave. `route`: "public", "read", "train", "aggregate" or "approved"; `grant`: what allows it."""
 
     route: str
     grant: Grant | None = None
@@ -102,15 +107,8 @@ def rights_by_dataset(
             rights.add(Right.COMPUTE)
         if shown or "everything.read" in capabilities:
             rights.add(Right.DISCOVER)
-        found[dataset.pk] = _with_lower(rights)
+        found[dataset.pk] = frozenset(str(included) for right in rights for included in INCLUDES[right])
     return found
-
-
-def _with_lower(rights: set[str]) -> frozenset[str]:
-    """A step of the ladder includes those below it."""
-    ladder = [str(right) for right in Right]
-    highest = max((ladder.index(right) for right in rights), default=-1)
-    return frozenset(ladder[: highest + 1])
 
 
 def check_can_publish(user: User) -> None:
@@ -156,7 +154,8 @@ def decide(user: User, ask: Ask, *, k: int, now: datetime | None = None) -> Deci
     """May this value leave to this user? Returns what allows it, or raises GetNotPermittedError with what is possible.
 
     `k`: least number of entities behind an exact aggregate. In this order: public values; `read` on all columns of
-    every input; an approval of exactly this program; the closed set. Nothing else leaves.
+    every input; an approval of exactly this program; `train` on every input for a module's trained state or a loss;
+    the closed set. Nothing else leaves.
     """
     if not user.is_active:
         raise AuthenticationError("This account is not active.")
@@ -165,7 +164,7 @@ def decide(user: User, ask: Ask, *, k: int, now: datetime | None = None) -> Deci
     if not ask.inputs:
         raise InternalError("A private value names no input.")
     matter = _Matter(user, ask, now or moment())
-    decision = matter.read() or matter.approved()
+    decision = matter.read() or matter.approved() or matter.train()
     if decision is not None:
         return decision
     found = matter.aggregate(k)
@@ -173,6 +172,7 @@ def decide(user: User, ask: Ask, *, k: int, now: datetime | None = None) -> Deci
         return found
     possible = [
         "Ask the owner for a 'read' grant, which copies values.",
+        *matter.training(),
         found,
         "Ask for this value through the queue: .request(reason=...).",
     ]
@@ -206,6 +206,22 @@ class _Matter:
 
     def read(self) -> Decision | None:
         """`read` on every input, with all the columns that the value depends on."""
+        return self._on_every_input("read", {Right.READ})
+
+    def train(self) -> Decision | None:
+        """`train` or `read` on every input, for what training made; for approved programs where the grant says so."""
+        return self._on_every_input("train", {Right.TRAIN, Right.READ}) if self.ask.trained else None
+
+    def training(self) -> list[str]:
+        """What a `train` grant could do for this value, in words about the program alone."""
+        if self.ask.trained:
+            return [
+                "Ask for a 'train' grant on every dataset in it, for all programs or for this one "
+                f"({self.ask.program_hash}): it gives trained models and their losses."
+            ]
+        return [self.ask.untrained] if self.ask.untrained else []
+
+    def _on_every_input(self, route: str, rights: set[Right]) -> Decision | None:
         used: Grant | None = None
         for entry in self.ask.inputs:
             version = self.versions.get((entry.dataset, entry.version))
@@ -213,11 +229,11 @@ class _Matter:
                 return None
             if version.dataset_id in self.owned:
                 continue
-            grant = self._grant(version, {Right.READ}, entry.columns)
+            grant = self._grant(version, rights, entry.columns)
             if grant is None:
                 return None
             used = used or grant
-        return Decision("read", used)
+        return Decision(route, used)
 
     def approved(self) -> Decision | None:
         """A one-time grant for exactly this program, on every input."""
@@ -261,7 +277,10 @@ class _Matter:
         fitting = [
             grant
             for grant in self.held
-            if grant.dataset_id == version.dataset_id and grant.right in rights and not grant.program_hash
+            if grant.dataset_id == version.dataset_id
+            and grant.right in rights
+            and not grant.program_hash
+            and (grant.programs is None or self.ask.program_hash in grant.programs)
         ]
         wanted = columns if columns is not None else _names(version) or None
         for grant in fitting:

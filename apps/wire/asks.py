@@ -11,15 +11,20 @@ from apps.accounts.scopes import Scope
 from apps.audit.models import AuditEvent
 from apps.compute import publish as publishing
 from apps.compute import release
+from apps.compute.messages import State
 from apps.compute.sessions import Exportable, Session
 from apps.core.database import in_database
 from apps.datarequests import actions as requests
 from apps.datarequests.policies import check_can_fetch
 from apps.datarequests.queries import answer_of, requests_visible_to
 from apps.permissions.policies import check_can_publish
-from apps.wire.transfers import Uploads
+from apps.plans import actions as plans
+from apps.plans.policies import check_can_send
+from apps.plans.queries import public_plan
+from apps.wire.transfers import Uploads, on_disk
+from gridclient.program.plan_graph import MAX_PLAN
 from gridclient.wire import messages as m
-from gridclient.wire.errors import InvalidInputError, NotFoundError
+from gridclient.wire.errors import InvalidInputError, LimitExceededError, NotFoundError
 
 
 def scope_of(command: m.ClientCommand) -> Scope:
@@ -41,8 +46,12 @@ async def check_upload(command: m.Upload, caller: release.Caller) -> None:
                 raise InvalidInputError("A constant is uploaded with its header, of the same number of bytes.")
         case "values" | "mock":
             await in_database(lambda: check_can_publish(user_of_live_token(caller.token)))
+        case "plan":
+            await in_database(lambda: check_can_send(user_of_live_token(caller.token)))
+            if command.nbytes > MAX_PLAN:
+                raise LimitExceededError(f"A plan has at most {MAX_PLAN} bytes.", limit=MAX_PLAN)
         case _:
-            raise InvalidInputError("The purpose of an upload is 'constant', 'values' or 'mock'.")
+            raise InvalidInputError("The purpose of an upload is 'constant', 'values', 'mock' or 'plan'.")
 
 
 async def publish(command: m.Publish, session: Session, uploads: Uploads) -> dict[str, Any]:
@@ -64,19 +73,39 @@ async def publish(command: m.Publish, session: Session, uploads: Uploads) -> dic
                 uploads.release(path)
 
 
+async def keep_plan(command: m.Plan, caller: release.Caller, uploads: Uploads) -> dict[str, Any]:
+    """Keep a plan that was uploaded; returns what is told of it."""
+    path = uploads.take(command.transfer)
+
+    def send() -> dict[str, Any]:
+        user = user_of_live_token(caller.token)
+        return public_plan(plans.send(arrived, allow_download=command.allow_download, by=user), user)
+
+    try:
+        arrived = await on_disk(plans.read, path)
+        return await in_database(send)
+    finally:
+        uploads.release(path)
+
+
 async def submit(command: m.Request, session: Session) -> str:
     """Put the program behind a value into the queue; returns the request's id."""
-    return await in_database(_submit, await session.export(command.value), command.reason, session.caller)
+    if not command.names:
+        return await in_database(_submit, await session.export(command.value), command, session.caller)
+    if command.values[:1] != [command.value]:
+        raise InvalidInputError("The value of a request for a state is the first of its values.")
+    exportable = await session.export(State(command.module, command.names, command.values))
+    return await in_database(_submit, exportable, command, session.caller)
 
 
-def _submit(exportable: Exportable, reason: str, caller: release.Caller) -> str:
+def _submit(exportable: Exportable, command: m.Request, caller: release.Caller) -> str:
     user = user_of_live_token(caller.token)
     proposal, exported = exportable.proposal, exportable.exported
     constants = Path(exported.constants) if exported.constants else None
     try:
         request = requests.submit(
             requester=user,
-            reason=reason,
+            reason=command.reason,
             program=exported.program,
             words=exported.words,
             program_hash=proposal.program_hash,
@@ -85,6 +114,8 @@ def _submit(exportable: Exportable, reason: str, caller: release.Caller) -> str:
             dtype=proposal.dtype,
             shape=list(proposal.shape),
             label=proposal.label,
+            module=command.module if command.names else "",
+            names=command.names,
             constants_file=constants,
             by=user,
         )

@@ -18,6 +18,7 @@ from django.conf import settings
 
 from apps.accounts.queries import token_is_live
 from apps.accounts.scopes import check_scope
+from apps.compute.messages import State
 from apps.compute.release import Released
 from apps.compute.sessions import Session
 from apps.core.clock import now
@@ -42,7 +43,7 @@ ENDED = "This session's token was revoked or has expired, or the account was clo
 MAX_ASKS = 64
 MAX_BAD_FRAMES = 32
 _INTERNAL = "Something went wrong on the node; its operator finds the cause in the log."
-Ask = m.Get | m.Request | m.Fetch | m.Publish
+Ask = m.Get | m.Take | m.Request | m.Fetch | m.Publish | m.Plan
 
 
 class GridConsumer(AsyncConsumer):
@@ -189,7 +190,7 @@ class GridConsumer(AsyncConsumer):
                 await session.inline_constant(command)
             case m.Drop():
                 session.forget(command.values)
-            case m.Get() | m.Request() | m.Fetch() | m.Publish():
+            case m.Get() | m.Take() | m.Request() | m.Fetch() | m.Publish() | m.Plan():
                 await self._begin(command)
             case m.Upload():
                 await asks.check_upload(command, self._caller)
@@ -239,6 +240,9 @@ class GridConsumer(AsyncConsumer):
             match command:
                 case m.Get():
                     await self._deliver(command.ask, await self._session.get(command.value))
+                case m.Take(names=names, values=values):
+                    state = State(command.module, names, values)
+                    await self._deliver(command.ask, await self._session.get(state))
                 case m.Fetch():
                     await self._deliver(command.ask, await asks.fetch(command, self._caller))
                 case m.Request():
@@ -247,6 +251,9 @@ class GridConsumer(AsyncConsumer):
                 case m.Publish():
                     dataset = await asks.publish(command, self._session, self.uploads)
                     await self._reply(m.Published(command.ask, dataset))
+                case m.Plan():
+                    plan = await asks.keep_plan(command, self._caller, self.uploads)
+                    await self._reply(m.Planned(command.ask, plan))
         except GridError as error:
             details = dict(error.details)
             line = str(details.pop("line", ""))

@@ -12,7 +12,7 @@ from apps.datarequests import transitions
 from gridclient.wire.errors import GridError
 from gridsite import settings as declared
 from gridsite.env import Variable
-from gridsite.reference import operations, vectors, wire
+from gridsite.reference import operations, plans, vectors, wire
 
 _NOTE = "<!-- Written by `make docs` from the code; edit that. -->\n\n"
 
@@ -84,8 +84,10 @@ def pages() -> dict[Path, str]:
         "errors.md": errors_page(),
         "operations.md": operations.page(),
         "request-states.md": states_page(),
+        "plan-format.md": plans.page(),
         "wire/README.md": wire.page(),
     }
     generated = {Path(name): _NOTE + text for name, text in written.items()}
     generated[Path("wire/vectors.json")] = json.dumps(vectors.vectors(), indent=1) + "\n"
+    generated[Path("plan-vectors.json")] = json.dumps(plans.vectors(), indent=1) + "\n"
     return generated

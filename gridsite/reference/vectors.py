@@ -39,9 +39,15 @@ CLIENT: list[tuple[str, m.ClientCommand]] = [
     ("Six nodes: inputs, a cast, a sum, a maximum with its index, an addition.", m.Run(_NODES)),
     ("The client holds outputs 0 and 1 of node 5 no longer.", m.Drop([Ref(5), Ref(5, 1)])),
     ("Ask for output 0 of node 6.", m.Get(1, Ref(6))),
+    ("Ask for the state of a module, as one.", m.Take(5, "6f1d", ["weight", "bias"], [Ref(3), Ref(4)])),
     ("Put the same value into the queue.", m.Request(2, Ref(6), "Monthly report of the ward")),
+    (
+        "Put the state of a module into the queue.",
+        m.Request(6, Ref(3), "A risk score for the ward", "6f1d", ["weight", "bias"], [Ref(3), Ref(4)]),
+    ),
     ("Fetch the answer of an approved request.", m.Fetch(3, "0190b3a0-0000-7000-8000-000000000002")),
     ("Publish what transfer 2 brought.", m.Publish(4, _SPEC, 2)),
+    ("Keep the plan that transfer 3 brought; others may copy it.", m.Plan(7, 3, True)),
     ("16 bytes of transfer 7 have arrived.", m.Ack(7, 16)),
     ("End the session.", m.Bye()),
 ]
@@ -58,6 +64,7 @@ NODE: list[tuple[str, m.NodeCommand]] = [
     ),
     ("The request is in the queue.", m.Submitted(2, "0190b3a0-0000-7000-8000-000000000002")),
     ("The dataset is published.", m.Published(4, {"slug": "births-of-february", "version": 1})),
+    ("The plan is kept.", m.Planned(7, {"name": "train-step", "sha256": "33" * 32})),
     (
         "The value may not leave.",
         m.Refused(1, "get_not_permitted", "This value may not leave.", {"possible": ["ask with .request()"]}, "n.py:6"),

@@ -52,7 +52,9 @@ def table_asset(folder: Path, columns: dict[str, Any], kinds: dict[str, str], pr
             content = content.append_column("__presence__", pa.array(presence))
         with pa.ipc.new_file(str(folder / f"{name}.arrow"), content.schema) as writer:
             writer.write_table(content)
-    named = [Column(name, kind) for name, kind in kinds.items()]
+    named = [
+        Column(name, kind, categories=["no", "yes"] if kind == "category" else None) for name, kind in kinds.items()
+    ]
     return AssetSpec(
         "table", 1, "table", str(folder), [table.num_rows, table.num_columns], "", named,
         presence is not None, presence is None, "rows", 1, "table@1",

@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 from websockets.sync.client import connect
 
 from gridclient.program.graph import ASSET, CONSTANT, Node, Ref, tensor_digest
@@ -130,6 +130,15 @@ class RawClient:
     def get(self, value: Ref) -> np.ndarray:
         """The value as an array."""
         return self._value(self.ask(m.Get(next(self._asks), value)))
+
+    def take(self, module: str, values: dict[str, Ref]) -> dict[str, np.ndarray]:
+        """The state of a module, by name."""
+        asked = m.Take(next(self._asks), module, list(values), list(values.values()))
+        return dict(load(self._value(self.ask(asked)).tobytes()))
+
+    def request_state(self, module: str, values: dict[str, Ref], reason: str = "A study.") -> str:
+        names, refs = list(values), list(values.values())
+        return str(self.ask(m.Request(next(self._asks), refs[0], reason, module, names, refs)).request)
 
     def fetch(self, request: str) -> np.ndarray:
         return self._value(self.ask(m.Fetch(next(self._asks), request)))

@@ -98,6 +98,17 @@ def test_a_grant_is_given_seen_and_taken_back(people: People, hidden: Dataset) -
     assert Grant.objects.get(pk=made["id"]).revoked_at is not None
 
 
+def test_a_train_grant_may_name_the_programs_that_it_is_for(people: People, hidden: Dataset) -> None:
+    owner, scientist = Api(people.owner), Api(people.scientist)
+    path = f"datasets/{hidden.slug}/grants/"
+    body = {"to": "scientist", "right": "train", "programs": ["ab" * 32], "reason": "Study 7"}
+    status, made = owner("POST", path, body)
+    assert (status, made["right"], made["programs"]) == (201, "train", ["ab" * 32])
+    assert scientist("GET", f"datasets/{hidden.slug}/")[1]["rights"] == ["compute", "discover", "train"]
+    assert code(owner("POST", path, {**body, "right": "aggregate"})) == (400, "invalid_input")
+    assert code(owner("POST", path, {**body, "programs": "ab" * 32})) == (400, "invalid_input")
+
+
 def test_grants_of_others_look_like_none(people: People, hidden: Dataset) -> None:
     made = Api(people.owner)(
         "POST", f"datasets/{hidden.slug}/grants/", {"to": "scientist", "right": "read", "reason": "Study 7"}

@@ -182,7 +182,7 @@ def test_columns_of_a_table(tmp_path: Path) -> None:
     copied = pa.ipc.open_stream(reply.data).read_all()
     assert copied.to_pydict() == {
         "age": [30.0, 40.0, None],
-        "kind": [1, 0, None],
+        "kind": ["yes", "no", None],
     }  # as long as everybody knows it to be
     for wrong in (("grid::column", table, "weight"), ("aten::neg", table), ("grid::columns", table, ["age", "age"])):
         with pytest.raises(InvalidInputError):

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from apps.compute.messages import Export, Exported, Failed, Limits
-from apps.compute.readers.visible import visible
 from gridclient.program.graph import Dtype, Ref
+from gridclient.wire.visible import visible
 from tests.factories.programs import Recorded, tensor_asset
 
 

@@ -257,6 +257,26 @@ def test_an_owner_gives_a_right_and_takes_it_back(at: Any, people: People) -> No
     assert grant.revoked_at is not None and "do/revoke" not in text(client.get(f"{page(grant)}/change/"))
 
 
+def test_who_gives_train_is_told_that_it_hides_nobody(at: Any, people: People) -> None:
+    dataset, client = publish(people.owner), at("owner")
+    shown = text(client.get("/admin/permissions/grant/add/"))
+    assert "for a determined analyst as much as read" in shown and "Nothing in train hides single people" in shown
+    form = {"dataset": dataset.pk, "to": "scientist", "right": "train", "reason": "A study.", "columns": ""}
+    client.post("/admin/permissions/grant/add/", {**form, "programs": f"{'ab' * 32}, {'cd' * 32}"})
+    grant = Grant.objects.get()
+    assert (grant.right, grant.programs) == ("train", ["ab" * 32, "cd" * 32])
+    shown = text(client.get(f"{page(grant)}/change/"))
+    assert "ab" * 32 in shown and "for a determined analyst as much as read" in shown
+
+
+def test_who_decides_on_a_model_sees_how_much_of_it_there_is(at: Any, people: People) -> None:
+    dataset = publish(people.owner)
+    model: dict[str, Any] = {"kind": "state", "dtype": "", "shape": [2, 4], "module": "ab", "names": ["w", "b"]}
+    asked = submit(people.scientist, dataset, **model)
+    for shown in (at("owner").get(f"{page(asked)}/change/"), at("owner").get("/admin/datarequests/datarequest/")):
+        assert "a model of 2 tensors with 4 numbers" in text(shown)
+
+
 def test_an_owner_gives_rights_on_nothing_that_is_not_theirs(at: Any, people: People) -> None:
     foreign = publish(people.owner)
     publish(people.other_owner, "My own")

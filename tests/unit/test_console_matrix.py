@@ -20,7 +20,10 @@ from apps.datasets.models import Dataset, Visibility
 from apps.network.models import Announcement, Membership, Node, State
 from apps.permissions import actions as permissions
 from apps.permissions.models import Grant
+from apps.plans import actions as plans
 from apps.tags.models import Tag
+from gridclient.program.plan_format import decode_plan
+from gridsite.reference.plans import vectors
 from tests.factories.network import member, metadata
 from tests.factories.people import People
 from tests.factories.queue import publish, submit
@@ -75,6 +78,9 @@ MATRIX = {
     "permissions_grant_add": "302 302 200 403 403 403 403",
     "permissions_grant_change": "302 302 200 404 403 200 403",
     "permissions_grant_act": "302 302 302 404 403 403 403",
+    "plans_plan_changelist": "302 302 200 200 200 200 200",
+    "plans_plan_change": "302 302 200 200 200 200 200",
+    "plans_plan_act": "302 302 404 404 404 404 404",
     "network_membership_changelist": "302 302 403 403 403 200 200",
     "network_membership_change": "302 302 403 403 403 200 200",
     "network_membership_act": "302 302 403 403 403 403 302",
@@ -101,6 +107,7 @@ ON_A_NETWORK = {
     "datarequests_datarequest_changelist": "302 302 403 403 403 403 403",
     "permissions_grant_changelist": "302 302 403 403 403 403 403",
     "compute_storedanswer_changelist": "302 302 403 403 403 403 403",
+    "plans_plan_changelist": "302 302 403 403 403 403 403",
 }
 # fmt: on
 ACTS = {
@@ -115,6 +122,7 @@ ACTS = {
     "datasets_datasetversion": [],
     "tags_tag": [],
     "permissions_grant": ["revoke"],
+    "plans_plan": [],
     "network_membership": ["pin"],
     "network_node": ["approve", "reject", "remove"],
     "network_announcement": [],
@@ -135,6 +143,8 @@ def house(people: People) -> dict[str, str]:
     )  # fmt: skip
     team = accounts.create_team(slug="cardio", name="Cardiology", members=[people.scientist], by=None)
     token, _ = accounts.create_token(user=people.scientist, name="laptop", expires=None, by=people.scientist)
+    data = bytes.fromhex(vectors()["plans"][1]["hex"])
+    plan = plans.send(plans.Arrived(data, decode_plan(data)), allow_download=False, by=people.scientist)
     node = member("clinic", people.administrator)
     said = Announcement.objects.create(
         node=node, dataset_id=ABSENT, metadata=metadata(), revision=1, announced=clock.now()
@@ -154,6 +164,7 @@ def house(people: People) -> dict[str, str]:
         "datasets_datasetversion": str(dataset.current.pk),
         "tags_tag": str(Tag.objects.get(text="#Layoffs").pk),
         "permissions_grant": str(grant.pk),
+        "plans_plan": str(plan.pk),
         "network_membership": "1",
         "network_node": node.pk,
         "network_announcement": str(said.pk),

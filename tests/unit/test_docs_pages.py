@@ -17,7 +17,7 @@ from gridsite.reference import pages, wire
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-NOTEBOOK = ROOT / "docs" / "tutorial" / "births.ipynb"
+NOTEBOOKS = sorted(ROOT.glob("docs/tutorial/*.ipynb"))
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
@@ -44,10 +44,11 @@ def test_a_reader_who_follows_a_link_arrives(page: Path) -> None:
             assert anchor in _anchors(found), f"{page.name} links to {target}"
 
 
-def test_links_of_the_tutorial_arrive() -> None:
-    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=_names(NOTEBOOKS))
+def test_links_of_the_tutorial_arrive(notebook: Path) -> None:
+    for cell in json.loads(notebook.read_text())["cells"]:
         for target in _LINK.findall("".join(cell["source"])) if cell["cell_type"] == "markdown" else []:
-            assert "://" in target or (NOTEBOOK.parent / target).exists(), target
+            assert "://" in target or (notebook.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_names(PAGES))
@@ -67,7 +68,7 @@ def test_a_reader_who_copies_an_example_gets_names_that_exist(page: Path) -> Non
 
 
 def test_no_page_tells_of_somebodys_machine() -> None:
-    for page in [*PAGES, NOTEBOOK]:
+    for page in [*PAGES, *NOTEBOOKS]:
         found = re.search(r"(?<![\w.:/])/(home|root|tmp|work|Users)/", page.read_text())
         assert found is None, f"{page.name}: {found}"
 

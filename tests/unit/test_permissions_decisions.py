@@ -222,6 +222,57 @@ def test_an_approval_holds_for_its_program_its_person_and_every_input(people: Pe
     refused(people.scientist, asked)
 
 
+def trained(*datasets: Dataset, program: str = "ab" * 32, **changed: Any) -> Ask:
+    inputs = [Input(str(each.pk), each.current.number, ["weight_kg"]) for each in datasets]
+    return Ask(**{"label": "tainted", "inputs": inputs, "program_hash": program, "trained": True, **changed})
+
+
+def test_a_train_grant_gives_what_training_made_and_nothing_else(people: People, births: Dataset) -> None:
+    grant = give(births, people.scientist, "train", by=people.owner)
+    assert decide(people.scientist, trained(births), k=K, now=NOW) == Decision("train", grant)
+    for ask in (trained(births, trained=False), rows(births), rows(births, label="agg"), closed(births, "count"),
+                closed(births, "sum", "weight_kg")):  # fmt: skip
+        refused(people.scientist, ask)
+    assert "is missing" in refused(people.scientist, trained(births, trained=False, untrained="x is missing.")).message
+    actions.revoke(grant, by=people.owner)
+    refused(people.scientist, trained(births))
+
+
+def test_no_lower_right_gives_what_training_made(people: People, births: Dataset) -> None:
+    for right in ("discover", "compute", "aggregate"):
+        give(births, people.scientist, right, by=people.owner)
+    assert "'train' grant on every dataset" in refused(people.scientist, trained(births)).message
+    assert "'train'" not in refused(people.scientist, rows(births)).message
+    give(births, people.scientist, "read", by=people.owner)
+    assert decide(people.scientist, trained(births), k=K, now=NOW).route == "read"
+
+
+def test_train_must_hold_on_every_dataset_and_column(people: People, births: Dataset) -> None:
+    other = publish(people.other_owner, "others")
+    give(births, people.scientist, "train", columns=["length_cm"], by=people.owner)
+    refused(people.scientist, trained(births))
+    give(births, people.scientist, "train", by=people.owner)
+    assert decide(people.scientist, trained(births), k=K, now=NOW).route == "train"
+    refused(people.scientist, trained(births, other))
+    refused(people.owner, trained(births, other))
+    give(other, people.scientist, "read", by=people.other_owner)
+    assert decide(people.scientist, trained(births, other), k=K, now=NOW).route == "train"
+    give(other, people.owner, "train", by=people.other_owner)
+    assert decide(people.owner, trained(births, other), k=K, now=NOW).route == "train"
+
+
+def test_a_train_grant_for_programs_is_for_these(people: People, births: Dataset) -> None:
+    approved, another = "ab" * 32, "cd" * 32
+    grant = actions.give(
+        births, to=people.scientist, right="train", programs=[approved], reason="x", by=people.owner, now=NOW
+    )
+    assert decide(people.scientist, trained(births, program=approved), k=K, now=NOW) == Decision("train", grant)
+    assert another in refused(people.scientist, trained(births, program=another)).message
+    refused(people.scientist, trained(births, program=""))
+    event = AuditEvent.objects.get(verb=Verb.GRANT_GIVEN)
+    assert event.payload is not None and event.payload["programs"] == [approved]
+
+
 def test_a_grant_is_given_and_taken_back_by_the_owner_only_and_audited(people: People, births: Dataset) -> None:
     for person in (people.scientist, people.other_owner, people.administrator, people.auditor, people.reviewer):
         with pytest.raises(NotPermittedError):
@@ -243,12 +294,16 @@ def test_a_bad_grant_is_refused_with_every_problem(people: People, births: Datas
     people.stranger.refresh_from_db()
     with pytest.raises(InvalidInputError) as caught:
         actions.give(
-            births, to=people.stranger, right="train", columns=["x", "y"], expires=NOW, reason=" ", by=people.owner,
+            births, to=people.stranger, right="all", columns=["x", "y"], expires=NOW, reason=" ", by=people.owner,
             now=NOW,
         )  # fmt: skip
     assert len(caught.value.details["problems"]) == 6
     with pytest.raises(InvalidInputError):
         give(births, people.scientist, "read", columns=[], by=people.owner)
+    named: dict[str, Any] = {"to": people.scientist, "reason": "Study 7", "by": people.owner}
+    for right, programs in (("read", ["ab" * 32]), ("train", []), ("train", ["abc"]), ("train", ["AB" * 32])):
+        with pytest.raises(InvalidInputError):
+            actions.give(births, right=right, programs=programs, **named)
     assert not Grant.objects.exists() and not AuditEvent.objects.filter(verb=Verb.GRANT_GIVEN).exists()
 
 

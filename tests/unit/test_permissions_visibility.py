@@ -25,7 +25,7 @@ from tests.factories.people import People
 from tests.factories.queue import publish
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
-STEPS = ["discover", "compute", "aggregate", "read"]
+EVERYTHING = {"discover", "compute", "aggregate", "train", "read"}
 
 
 @pytest.fixture
@@ -92,14 +92,23 @@ def test_an_approval_of_one_program_shows_no_dataset(people: People, ward: dict[
     assert "granted" not in seen(people.scientist) and rights_on(people.scientist, ward["granted"]) == frozenset()
 
 
-def test_rights_are_the_steps_of_a_ladder(people: People, ward: dict[str, Dataset], dana: User) -> None:
-    assert rights_on(people.owner, ward["granted"]) == set(STEPS)
+def test_rights_include_what_they_need_and_read_includes_all(
+    people: People, ward: dict[str, Dataset], dana: User
+) -> None:
+    assert rights_on(people.owner, ward["granted"]) == EVERYTHING
     assert rights_on(people.scientist, ward["listed"]) == {"discover", "compute"} == rights_on(dana, ward["listed"])
     assert rights_on(people.stranger, ward["listed"]) == {"discover"} == rights_on(people.auditor, ward["granted"])
     assert rights_on(people.scientist, ward["granted"]) == rights_on(dana, ward["accounts"]) == frozenset()
-    for i, right in enumerate(STEPS):
+    seen = {"discover", "compute"}
+    included = {"discover": {"discover"}, "compute": seen, "aggregate": seen | {"aggregate"}, "train": seen | {"train"},
+                "read": EVERYTHING}  # fmt: skip
+    for right, expected in included.items():
+        grant = actions.give(ward["granted"], to=people.scientist, right=right, reason="Study 7", by=people.owner)
+        assert rights_on(people.scientist, ward["granted"]) == expected
+        actions.revoke(grant, by=people.owner)
+    for right in ("aggregate", "train"):
         actions.give(ward["granted"], to=people.scientist, right=right, reason="Study 7", by=people.owner)
-        assert rights_on(people.scientist, ward["granted"]) == set(STEPS[: i + 1])
+    assert rights_on(people.scientist, ward["granted"]) == EVERYTHING - {"read"}
 
 
 def test_an_owner_may_keep_a_listed_dataset_from_computation(people: People) -> None:

@@ -16,8 +16,10 @@ from gridclient.program.graph import ASSET, Node, Ref, tensor_digest
 from gridclient.program.operations import OPERATIONS_VERSION
 from gridclient.wire import messages as m
 from gridclient.wire.errors import GridError
+from tests.factories.crew import fresh
 from tests.factories.grid import LiveGrid
 from tests.factories.matrix import PEOPLE, Row, by_name, doors, expected, hire_everybody, statuses
+from tests.factories.plans import double
 from tests.factories.raw import RawClient, rest, sign_in
 from tests.factories.staff import PASSWORD
 
@@ -57,6 +59,13 @@ ROUTES: list[Row] = [
     ("datasets/<str:slug>/grants/", "POST", "datasets/{open}/grants/", GRANT, "401 403 201 403 403 403 403"),
     ("datasets/<str:slug>/grants/", "POST", "datasets/{secret}/grants/", GRANT, "401 404 201 404 404 403 404"),
     ("grants/<int:id>/", "DELETE", "grants/{grant}/", None, "401 404 204 404 404 403 404"),
+    ("plans/", "GET", "plans/", None, "401 200 200 200 200 200 200"),
+    ("plans/<str:name>/", "GET", "plans/{plan}/", None, "401 200 200 200 200 200 200"),
+    ("plans/<str:name>/", "GET", "plans/never-was/", None, "401 404 404 404 404 404 404"),
+    ("plans/<str:name>/", "DELETE", "plans/{plan}/", None, "401 403 403 403 403 403 403"),
+    # Of the account `asker`, for itself; `copied` is for others too.
+    ("plans/<str:name>/bytes/", "GET", "plans/{plan}/bytes/", None, "401 403 403 403 403 403 403"),
+    ("plans/<str:name>/bytes/", "GET", "plans/{copied}/bytes/", None, "401 200 200 200 200 200 200"),
     ("requests/", "GET", "requests/", None, "401 200 200 200 200 200 200"),
     ("requests/<uuid:id>/", "GET", "requests/{request}/", None, "401 404 200 404 200 200 404"),
     ("requests/<uuid:id>/approve/", "POST", "requests/{request}/approve/", WHY, "401 404 200 404 200 403 404"),
@@ -101,6 +110,8 @@ class World:
             "{request}": self.request,
             "{grant}": self.grant,
             "{token}": self.token,
+            "{plan}": lambda: self.plan(allow_download=False),
+            "{copied}": lambda: self.plan(allow_download=True),
         }
         for name, make in makers.items():
             if name in text:
@@ -116,6 +127,13 @@ class World:
         body = {"to": "reviewer-2", "right": "discover", "reason": "."}
         _, made = rest("POST", path, body, token=self.tokens["owner"])
         return str(made["id"])
+
+    def plan(self, *, allow_download: bool) -> str:
+        name = "copied" if allow_download else "double"
+        with RawClient(self.url, self.tokens["asker"]) as asker:
+            transfer = asker.upload(double(name), "plan")
+            asker.ask(m.Plan(1, transfer, allow_download))
+        return name
 
     def token(self) -> str:
         _, made = rest("POST", f"{self.url}/api/tokens/", {"name": "to be revoked"}, token=self.tokens["asker"])
@@ -176,6 +194,10 @@ FRAMES: dict[type, tuple[str, str]] = {
         "authentication not_found not_permitted not_found not_permitted not_permitted not_found",
         "authentication not_found not_found not_found not_found not_found not_found",
     ),
+    m.Plan: (
+        "authentication not_found not_found not_found not_found not_found not_found",
+        "authentication planned planned planned planned not_permitted planned",
+    ),
     m.Publish: (
         "authentication not_found not_found not_found not_found not_found not_found",
         "authentication publish_not_permitted ack ack"
@@ -198,6 +220,8 @@ TELLS: list[tuple[type, str, Callable[[World], Any], str]] = [
     (m.Upload, "constant", lambda world: m.Upload(1, 8, "0" * 64, "constant", NUMBER, HEADER), TAKEN),
     (m.Upload, "values", lambda world: m.Upload(1, 8, "0" * 64, "values"), STORED),
     (m.Upload, "mock", lambda world: m.Upload(1, 8, "0" * 64, "mock"), STORED),
+    (m.Upload, "plan", lambda world: m.Upload(1, 8, "0" * 64, "plan"),
+     "authentication ack ack ack ack not_permitted ack"),
     (m.Upload, "another purpose", lambda world: m.Upload(1, 8, "0" * 64, "answer"),
      "authentication" + " invalid_input" * 6),
     (m.Bye, "goodbye", lambda world: m.Bye(), "authentication closed closed closed closed closed closed"),
@@ -226,6 +250,8 @@ def _commands(world: World, client: RawClient, kind: type, dataset: dict[str, An
             return m.Get(1, client.asset(dataset))
         case m.Request:
             return m.Request(1, client.asset(dataset), "A test.")
+        case m.Plan:
+            return m.Plan(1, client.upload(double(fresh("plan")), "plan") if hidden else 77)
         case m.Fetch:
             return m.Fetch(1, "00000000-0000-0000-0000-000000000000" if hidden else world.request())
         case _:

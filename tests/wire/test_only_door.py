@@ -79,6 +79,8 @@ CALLS = {
     "pack_chunk": {"apps/wire/transfers.py:Outgoing.chunks"},
     # A worker computes a private value for the release only.
     "Evaluate": {f"{RELEASE}:_evaluate"},
+    "states.value": {"apps/compute/worker.py:Session.evaluate"},
+    "reader.values": {"apps/compute/states.py:value"},
     "_evaluate": {f"{RELEASE}:pointer", f"{RELEASE}:approved"},
     "Answered": {
         f"{RELEASE}:pointer",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from apps.compute.readers.visible import visible
+from gridclient.wire.visible import visible
 
 MOST_NAMES = 12
 UNBOUNDED = "in a way that no rule bounds: treat it as if it showed single rows"
@@ -27,8 +27,20 @@ class Read(msgspec.Struct, frozen=True):
     padded: bool = False
 
 
+class Part(msgspec.Struct, frozen=True):
+    """One tensor of a module's state, and which step gives it."""
+
+    name: str
+    step: int
+    output: int
+    shape: tuple[int, ...]
+
+
 class Outcome(msgspec.Struct, frozen=True):
-    """What comes out: of step `step`, with its label, and "count", "sum" or "mean" where it is in the closed set."""
+    """What comes out: of step `step`, with its label, and "count", "sum" or "mean" where it is in the closed set.
+
+    `state`: the tensors, where it is a module's state; `untrained`: why training did not make it, "" where it did.
+    """
 
     step: int
     shape: tuple[int, ...]
@@ -37,10 +49,14 @@ class Outcome(msgspec.Struct, frozen=True):
     closed: str
     reads: tuple[Read, ...]
     exact: bool
+    state: tuple[Part, ...] = ()
+    untrained: str = ""
 
 
 def sentence(outcome: Outcome) -> str:
     """In plain words."""
+    if outcome.state:
+        return _state(outcome)
     amount = f"a table of {outcome.shape[0]} rows" if outcome.table else numbers(outcome.shape)
     amount = amount[0].upper() + amount[1:]
     reads = outcome.reads
@@ -59,6 +75,15 @@ def sentence(outcome: Outcome) -> str:
     if outcome.label == "agg":
         return f"{amount} summed over rows of {names}, {UNBOUNDED}."
     return f"{amount} computed from {names}, {UNBOUNDED}."
+
+
+def state_lines(outcome: Outcome) -> list[str]:
+    """The tensors of a state, and which steps give them."""
+    return [
+        f"  “{visible(part.name)}”: {numbers(part.shape)}, step {part.step}"
+        + (f", output {part.output}" if part.output else "")
+        for part in outcome.state
+    ]
 
 
 def reads_text(read: Read) -> str:
@@ -99,6 +124,22 @@ def rows_text(rows: Sequence[int]) -> str:
         step = f", one of every {every}," if every > 1 else ""
         return f"rows at positions {min(rows)} to {max(rows)}{step}"
     return f"rows at positions {_listed([str(row) for row in rows])}"
+
+
+def _state(outcome: Outcome) -> str:
+    count = len(outcome.state)
+    what = f"The state of a module: {count} tensor{'s' if count > 1 else ''} with {numbers(outcome.shape)} in all"
+    if not outcome.reads:
+        return f"{what}, computed from nothing private."
+    where = f"{what}, computed from {' and '.join(map(_with_columns, outcome.reads))}, {UNBOUNDED}."
+    if outcome.exact:
+        where += " A tensor of it is nothing but private values, unmodified."
+    if outcome.untrained:
+        return f"{where} It is not what training made of the module: {visible(outcome.untrained)}."
+    return (
+        f"{where} Training made it: each private tensor depends on the value that was sent, each trainable one also on "
+        "a gradient of a loss of the module. That does not bound what it tells."
+    )
 
 
 def _closed(kind: str, read: Read) -> str:

@@ -8,8 +8,8 @@ import msgspec
 
 from apps.compute.operations import TABLE
 from apps.compute.readers.outcome import numbers
-from apps.compute.readers.visible import visible
 from gridclient.program.graph import ASSET, CONSTANT, Dtype, Ref
+from gridclient.wire.visible import visible
 
 MOST_POSITIONS = 8
 

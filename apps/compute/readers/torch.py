@@ -6,7 +6,7 @@ left out at the reduction, after every map: exp(0) = 1 counts nobody.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -55,14 +55,18 @@ class TorchReader:
 
     def value(self, ref: Ref, order: list[int]) -> torch.Tensor | pa.Table:
         """Compute `order` (from `Program.plan`) and return one value. Raises InternalError with a fixed text."""
+        return self.values([ref], order)[0]
+
+    def values(self, results: Sequence[Ref], order: list[int]) -> list[torch.Tensor | pa.Table]:
+        """Compute `order` and return these values of it. Raises InternalError with a fixed text."""
         # What is there already must not be dropped while it is needed.
+        wanted = [operand for number in order for operand in self._program.entries[number].operands]
         running = {
-            operand: self._values[operand]
-            for number in order
-            for operand in self._program.entries[number].operands
-            if operand in self._values
+            number: self._values[number]
+            for number in (*wanted, *(ref.node for ref in results))
+            if number in self._values
         }
-        uses = self._program.last_uses(order)
+        uses = self._program.last_uses(order, results)
         for number in order:
             entry = self._program.entries[number]
             try:
@@ -82,7 +86,7 @@ class TorchReader:
             self._free(self._program.settle(number))
             for done in uses.get(number, ()):
                 running.pop(done, None)
-        return (running.get(ref.node) or self._values[ref.node])[ref.output]
+        return [running[ref.node][ref.output] for ref in results]
 
     def constant(self, entry: Entry) -> torch.Tensor:
         """The tensor of a constant's node."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 
 from apps.compute.readers.folding import FEWEST_REPEATS, Block, folded
-from apps.compute.readers.outcome import Outcome, reads_text, sentence
+from apps.compute.readers.outcome import Outcome, reads_text, sentence, state_lines
 from apps.compute.readers.steps import Step, step_text
 from gridclient.program.graph import CONSTANT
 from gridclient.wire.errors import LimitExceededError
@@ -34,7 +34,10 @@ def describe(steps: list[Step], outcome: Outcome) -> str:
     look = _look_lines(steps)
     if look:
         lines += ["", "Look at this:", *look]
-    lines += ["", f"All {len(steps)} steps, the answer is step {outcome.step}:", *private]
+    if outcome.state:
+        lines += ["", "What is in the state:", *state_lines(outcome), "", f"All {len(steps)} steps:", *private]
+    else:
+        lines += ["", f"All {len(steps)} steps, the answer is step {outcome.step}:", *private]
     if private and public:
         lines += ["", "On public values alone:"]
     return "\n".join(lines + public) + "\n"

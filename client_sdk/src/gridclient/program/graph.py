@@ -21,6 +21,7 @@ from gridclient.wire.errors import InvalidInputError, LimitExceededError
 
 ASSET = "grid::asset"
 CONSTANT = "grid::constant"
+PARAMETER = "grid::parameter"
 
 _REF, _DTYPE = 1, 2
 _REF_BYTES = struct.Struct("<IB")
@@ -162,8 +163,12 @@ def lineage_hash(node: Node, hashes: Mapping[int, str]) -> str:
             return [canonical(item) for item in value]
         return value
 
-    kwargs = [[name, canonical(node.kwargs[name])] for name in sorted(node.kwargs)]
-    body = msgspec.msgpack.encode(["gridsite/lineage/1", node.op, canonical(node.args), kwargs])
+    args, named = node.args, node.kwargs
+    if node.op == PARAMETER:
+        # The module's id is random and says nothing of the value: sent again, it is the same computation.
+        args, named = [*args[:1], *args[2:]], {name: value for name, value in named.items() if name != "module"}
+    kwargs = [[name, canonical(named[name])] for name in sorted(named)]
+    body = msgspec.msgpack.encode(["gridsite/lineage/1", node.op, canonical(args), kwargs])
     return hashlib.sha256(body).hexdigest()
 
 

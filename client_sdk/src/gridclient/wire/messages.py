@@ -21,6 +21,8 @@ MAX_COMMANDS = 1024
 """Commands in a batch."""
 MAX_NODES = 4096
 """Nodes in one `Run`, and values in one `Drop`: the client sends the rest in the next."""
+MAX_TENSORS = 4096
+"""Parameters and buffers of a module."""
 
 
 class Command(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -50,7 +52,8 @@ class Hello(Command, tag="hello", frozen=True):
 class Upload(Command, tag="upload", frozen=True):
     """Announce a transfer; chunks may follow once the node has answered `Ack(transfer, 0)`.
 
-    `purpose`: "constant" (name = its digest; `header` given), "values" or "mock" (an asset about to be published).
+    `purpose`: "constant" (name = its digest; `header` given), "values" or "mock" (an asset about to be published),
+    "plan".
     """
 
     transfer: int
@@ -88,12 +91,30 @@ class Get(Command, tag="get", frozen=True):
     value: Ref
 
 
+class Take(Command, tag="take", frozen=True):
+    """Ask for the state of a sent module as one: `values` are what its parameters and buffers are now, by `names`.
+
+    `module`: the id that their `grid::parameter` nodes have. Answered by `Answer` (kind "state") or `Refused`.
+    """
+
+    ask: int
+    module: str
+    names: Annotated[list[str], msgspec.Meta(max_length=MAX_TENSORS)]
+    values: Annotated[list[Ref], msgspec.Meta(max_length=MAX_TENSORS)]
+
+
 class Request(Command, tag="request", frozen=True):
-    """Put the program behind `value` into the queue. Answered by `Submitted` or `Refused`."""
+    """Put the program behind `value` into the queue. Answered by `Submitted` or `Refused`.
+
+    With `names`: the program behind the state of a module, as in `take`; `value` is then the first of `values`.
+    """
 
     ask: int
     value: Ref
     reason: str
+    module: str = ""
+    names: Annotated[list[str], msgspec.Meta(max_length=MAX_TENSORS)] = []
+    values: Annotated[list[Ref], msgspec.Meta(max_length=MAX_TENSORS)] = []
 
 
 class Fetch(Command, tag="fetch", frozen=True):
@@ -150,6 +171,17 @@ class Publish(Command, tag="publish", frozen=True):
     mock: int = 0
 
 
+class Plan(Command, tag="plan", frozen=True):
+    """Keep the plan that a finished transfer brought (`purpose` "plan"), under the name in it. Answered by `Planned`.
+
+    `allow_download`: others may copy its bytes from the node, not only run it.
+    """
+
+    ask: int
+    transfer: int
+    allow_download: bool = False
+
+
 class Bye(Command, tag="bye", frozen=True):
     """The client leaves; the node ends the session."""
 
@@ -180,7 +212,8 @@ class Ack(Command, tag="ack", frozen=True):
 class Answer(Command, tag="answer", frozen=True):
     """A value that was released. `data` is inline, or None when transfer `transfer` brings it.
 
-    `kind`: "tensor" (`header` describes the bytes) or "table" (Arrow IPC stream).
+    `kind`: "tensor" (`header` describes the bytes), "table" (Arrow IPC stream) or "state" (a safetensors file with a
+    tensor for each name).
     """
 
     ask: int
@@ -203,6 +236,13 @@ class Published(Command, tag="published", frozen=True):
 
     ask: int
     dataset: dict[str, Any]
+
+
+class Planned(Command, tag="planned", frozen=True):
+    """The plan is kept, as `GET /api/plans/{name}/` shows it."""
+
+    ask: int
+    plan: dict[str, Any]
 
 
 class Refused(Command, tag="refused", frozen=True):
@@ -231,8 +271,8 @@ class Goodbye(Command, tag="goodbye", frozen=True):
     message: str
 
 
-ClientCommand = Hello | Upload | Constant | Run | Drop | Get | Request | Fetch | Publish | Ack | Bye
-NodeCommand = Welcome | Ack | Answer | Submitted | Published | Refused | Error | Goodbye
+ClientCommand = Hello | Upload | Constant | Run | Drop | Get | Take | Request | Fetch | Publish | Plan | Ack | Bye
+NodeCommand = Welcome | Ack | Answer | Submitted | Published | Planned | Refused | Error | Goodbye
 
 
 class ClientBatch(msgspec.Struct, array_like=True, frozen=True):
