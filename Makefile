@@ -14,7 +14,7 @@ help:
 	@echo "make test    all tests (ARGS=... goes to pytest)"
 	@echo "make check   linters, types, layers, deployment checks, migrations and generated docs in sync"
 	@echo "make docs    write the generated reference pages again"
-	@echo "make tutorial  execute the tutorial again, on a grid of its own (a minute)"
+	@echo "make tutorial  execute the tutorials again, each on a grid of its own (a minute)"
 	@echo "make bench   benchmark tables (ONLY=name for one)"
 
 setup: $(STAMP)

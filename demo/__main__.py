@@ -6,11 +6,14 @@ import argparse
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from demo import grid
+from demo.digits import DigitsError
 from demo.printing import StepFailed
-from demo.walk import PASSWORD, walk
+from demo.stage import PASSWORD
+from demo.walk import walk
 from gridclient.wire.errors import GridError
 
 
@@ -19,6 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo ARGS=...", description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after the walk")
     parser.add_argument("--port", type=int, default=8000, help="the network's port; the nodes take the next four")
+    parser.add_argument("--mnist", type=Path, help="train on these digits: MNIST's file of images (IDX), or an npz")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
@@ -27,7 +31,7 @@ def main() -> int:
         print("Starting a network and four nodes ...", flush=True)
         with grid.running(options.port) as ready:
             where = grid.read(ready)
-            walk(where)
+            walk(where, options.mnist)
             walked = True
             print("\nEvery step held.", flush=True)
             if not options.once:
@@ -35,7 +39,7 @@ def main() -> int:
                 print("\nThe grid stays up until Ctrl-C; then it is removed.", flush=True)
                 threading.Event().wait()
         return 0
-    except (StepFailed, GridError) as error:
+    except (StepFailed, DigitsError, GridError) as error:
         print(f"\nThis step did not hold: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import gridclient as grid
-from demo import births
-from demo.printing import Printer, StepFailed
+from demo import births, digits, federated
+from demo.printing import StepFailed
+from demo.stage import PASSWORD, Stage, refused
 
-PASSWORD = "a-long-demo-password"
 MONTHS = {"company": (3, "March"), "university": (4, "April")}
-PATIENCE = 30.0
-"""Seconds until the network must have heard of a dataset."""
 
 
-def walk(where: dict[str, Any]) -> None:
-    """Walk through the use cases on an empty grid. `where` is the ready file's content. Raises StepFailed."""
+def walk(where: dict[str, Any], mnist: Path | None = None) -> None:
+    """Walk through the use cases on an empty grid. `where` is the ready file's content; `mnist` a file of digits.
+
+    Raises StepFailed, DigitsError.
+    """
+    found = digits.load(mnist)
     with ExitStack() as connections:
-        _Walk(where, connections).walk()
+        stage = Stage(where, connections)
+        _Births(stage).walk()
+        federated.walk(stage, found)
 
 
-class _Walk:
-    """What the steps hand on to each other."""
+class _Births:
+    """The first use case. What its steps hand on to each other."""
 
-    def __init__(self, where: dict[str, Any], connections: ExitStack) -> None:
-        self.where = where
-        self.out = Printer()
-        self._connections = connections
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.out = stage, stage.out
 
     def walk(self) -> None:
         self.accounts()
         february = self.publish_february()
         self.publish_the_others()
         self.publish_table()
-        self.network = self._enter(
-            grid.connect_network(self.where["network"]["url"], username="dana", password=PASSWORD)
-        )
+        place = self.stage.where["network"]
+        self.stage.network = self.stage.enter(grid.connect_network(place["url"], username="dana", password=PASSWORD))
         pointer = self.explore()
         self.compute(pointer, february)
         self.average_of_three(pointer)
@@ -48,43 +49,26 @@ class _Walk:
         self.five_rows(february[:5].clone())
         self.log()
 
-    def node(self, name: str, username: str) -> Any:
-        """A connection of this account to a node; closed at the end."""
-        return self._enter(grid.connect(self.where["nodes"][name]["url"], username=username, password=PASSWORD))
-
-    def _enter(self, connection: Any) -> Any:
-        return self._connections.enter_context(connection)
-
-    def search(self, *terms: str, nodes: int = 1) -> dict[str, list[Any]]:
-        """What the network finds, on at least so many nodes: announcements need a moment to travel."""
-        until = time.monotonic() + PATIENCE
-        while time.monotonic() < until:
-            found = self.network.search(*terms)
-            if len(found) >= nodes:
-                return dict(found)
-            time.sleep(0.1)
-        raise StepFailed(f"The network never heard of {' '.join(terms)}.")
-
     # --- the owners ---------------------------------------------------------------------------------------------
 
     def accounts(self) -> None:
         self.out.step("Administrators make accounts: an owner on each node, a scientist on the network.")
-        for name, place in self.where["nodes"].items():
+        for name, place in self.stage.where["nodes"].items():
             with grid.connect(place["url"], **place["admin"]) as admin:
                 admin.create_user("olivia", password=PASSWORD, roles=["owner"])
                 for scientist in ("bob", "ana", "alice") if name == "hospital" else ():
                     admin.create_user(scientist, password=PASSWORD, roles=["scientist"])
-        place = self.where["network"]
+        place = self.stage.where["network"]
         with grid.connect_network(place["url"], **place["admin"]) as operator:
             operator.create_user("dana", password=PASSWORD, roles=["scientist"])
-        self.out.show(f"olivia owns data on {', '.join(self.where['nodes'])}.")
+        self.out.show(f"olivia owns data on {', '.join(self.stage.where['nodes'])}.")
         self.out.show("dana is known to the network only; bob, ana and alice to the hospital.")
 
     def publish_february(self) -> torch.Tensor:
         """The owner's six steps. Returns the values in the clear, to compare with."""
         out = self.out
         out.step("Olivia connects to the hospital's node.")
-        hospital = self.node("hospital", "olivia")
+        hospital = self.stage.node("hospital", "olivia")
         out.show(repr(hospital))
         out.step("She loads the births of February.")
         february = births.month(2)
@@ -121,7 +105,7 @@ class _Walk:
             records = records.describe(
                 f"Births of {month}. Columns: weight in kilogram, mother's height in centimetre."
             )
-            self.out.show(repr(records.send(self.node(name, "olivia"))))
+            self.out.show(repr(records.send(self.stage.node(name, "olivia"))))
 
     def publish_table(self) -> None:
         self.out.step("The public node publishes all births as a table: dates, categories, missing values.")
@@ -134,7 +118,7 @@ class _Walk:
             missing="null",
         )
         records = records.tag("#births").describe("1,236 single births with date, weight, and facts about the mother.")
-        self.out.show(repr(records.send(self.node("public", "olivia"))))
+        self.out.show(repr(records.send(self.stage.node("public", "olivia"))))
 
     # --- the scientist ------------------------------------------------------------------------------------------
 
@@ -142,8 +126,9 @@ class _Walk:
         out = self.out
         out.step("Dana connects to the network and searches.")
         out.code('found = network.search("#February", "#birth-records")')
-        found = self.search("#February", "#birth-records")
-        out.show(str(found))
+        found = self.stage.search("#February", "#birth-records")
+        out.code('list(found["hospital"])')
+        out.show(str(list(found["hospital"])))
         pointer = found["hospital"][0]
         out.step("She takes a reference and explores it. All of this is public; no value travels.")
         out.code('births = found["hospital"][0]')
@@ -171,7 +156,7 @@ class _Walk:
         out.show(str(refused(total.get)))
         out.step("Olivia grants dana exact aggregates of this dataset: count, sum and mean of whole columns.")
         out.code('hospital.dataset(name).grant("dana@network", "aggregate", reason="...")')
-        self.grant("hospital", pointer.dataset, "Monthly report of the ward.")
+        self.stage.grant("hospital", pointer.dataset, "aggregate", "Monthly report of the ward.")
         out.step("Now sums and averages are released, exactly. Each release is an event in the audit log.")
         out.equal("births", pointer.count().get(), torch.tensor(len(clear)))
         out.equal("sum of weights, kg", pointer[:, 0].sum().get(), clear[:, 0].sum())
@@ -182,7 +167,7 @@ class _Walk:
         out.code("births[2].get()")
         out.show(str(refused(pointer[2].get)))
         out.step("Bob, whom the owner named, may copy the values.")
-        bob = self.node("hospital", "bob")
+        bob = self.stage.node("hospital", "bob")
         out.equal("first row", bob.search("#February")[0].get()[0], clear[0])
 
     def average_of_three(self, february: Any) -> None:
@@ -190,12 +175,12 @@ class _Walk:
         out = self.out
         out.step("An average over three nodes: each releases its own sum and count, dana puts them together.")
         out.code('found = network.search("#birth-records")')
-        pointers = [found[0] for _, found in sorted(self.search("#birth-records", nodes=3).items())]
+        pointers = [found[0] for _, found in sorted(self.stage.search("#birth-records", nodes=3).items())]
         for pointer in pointers:
             if pointer.location.id in MONTHS:
                 # Her refused question is also how a node gets to know the account that a grant can name.
                 refused(pointer.count().get)
-                self.grant(pointer.location.id, pointer.dataset, "Monthly report of the ward.")
+                self.stage.grant(pointer.location.id, pointer.dataset, "aggregate", "Monthly report of the ward.")
         total, count = torch.zeros(2, dtype=torch.float64), 0
         for pointer in pointers:
             part, size = pointer.sum(0).get(), int(pointer.count().get())
@@ -211,12 +196,12 @@ class _Walk:
         out = self.out
         out.step("The table on the public node. Rows with a missing value are null records: no result counts them.")
         out.code('births = network.search("#births")["public"][0]')
-        pointer = self.search("#births")["public"][0]
+        pointer = self.stage.search("#births")["public"][0]
         out.show(f"{pointer!r}\ncolumns {', '.join(pointer.columns)}")
         smoke = next(column for column in pointer.schema if column.name == "smoke")
         out.show(f"smoke is one of: {', '.join(smoke.categories or [])}")
         refused(pointer["weight_kg"].get)
-        self.grant("public", pointer.dataset, "Overview.")
+        self.stage.grant("public", pointer.dataset, "aggregate", "Overview.")
         complete = births.table().dropna()
         out.show(f"{len(pointer)} rows; {len(pointer) - len(complete)} of them have a missing value somewhere.")
         out.code('births["weight_kg"].mean().get()')
@@ -234,13 +219,13 @@ class _Walk:
     def five_rows(self, clear: torch.Tensor) -> None:
         out = self.out
         out.step("Five births of February become a dataset of their own, and dana gets the same grant on it.")
-        hospital = self.node("hospital", "olivia")
+        hospital = self.stage.node("hospital", "olivia")
         records = grid.private_tensor(clear, bounds=births.BOUNDS, columns=births.COLUMNS)
         records = records.tag("#pilot-ward").describe(
             "Five births of a pilot ward: weight in kilogram, mother's height."
         )
-        self.grant("hospital", records.send(hospital).dataset, "Pilot.")
-        weight = self.search("#pilot-ward")["hospital"][0][:, 0].sum()
+        self.stage.grant("hospital", records.send(hospital).dataset, "aggregate", "Pilot.")
+        weight = self.stage.search("#pilot-ward")["hospital"][0][:, 0].sum()
         out.step("The exact sum over five people is refused: too few stand behind it.")
         out.code("births[:, 0].sum().get()")
         error = refused(weight.get)
@@ -263,7 +248,7 @@ class _Walk:
 
     def log(self) -> None:
         self.out.step("The hospital's administrator verifies the audit log: who took what, and by which right.")
-        place = self.where["nodes"]["hospital"]
+        place = self.stage.where["nodes"]["hospital"]
         with grid.connect(place["url"], **place["admin"]) as admin:
             report = admin.audit(verify=True)
             if not report:
@@ -272,20 +257,6 @@ class _Walk:
             left = [event for event in admin.audit() if event.verb in ("value_released", "request_delivered")]
             for event in left[:4]:
                 self.out.show(f"{event.verb:<19}{event.actor:<14}{event.payload.get('route', 'approved')}")
-
-    def grant(self, node: str, dataset: str, reason: str) -> None:
-        """An exact aggregate right for dana on one dataset, by its owner."""
-        with grid.connect(self.where["nodes"][node]["url"], username="olivia", password=PASSWORD) as owner:
-            owner.dataset(dataset).grant("dana@network", "aggregate", reason=reason)
-
-
-def refused(action: Callable[[], Any]) -> Any:
-    """Run an action that must be refused, and return the error, which can `.request(...)`."""
-    try:
-        action()
-    except grid.GetNotPermittedError as error:
-        return error
-    raise StepFailed("A value left the node without a right to it.")
 
 
 def different_nodes(action: Callable[[], Any]) -> grid.DifferentNodesError:

@@ -1,4 +1,4 @@
-"""Write `births.ipynb` from `births.py`, executed on an empty grid: `python -m docs.tutorial.build [--check]`.
+"""Write each notebook from its source, executed on an empty grid: `python -m docs.tutorial.build [--check] [NAME ...]`.
 
 What is written depends on the source and on the code alone, so that building it again gives the same file: no times,
 versions, ports or ids.
@@ -21,7 +21,7 @@ from demo import grid
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-SOURCE, NOTEBOOK = HERE / "births.py", HERE / "births.ipynb"
+NAMES = ("births", "federated")
 SECONDS_A_CELL = 120
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -50,7 +50,7 @@ def executed(source: str) -> str:
     with grid.running(0) as ready, tempfile.TemporaryDirectory() as folder:
         # Nobody's own profile may show in the outputs.
         os.environ.update(dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"), folder))
-        os.environ.update(GRID_READY=str(ready), PYDEVD_DISABLE_FILE_VALIDATION="1")
+        os.environ.update(GRID_READY=str(ready), GRID_PROGRESS="0", PYDEVD_DISABLE_FILE_VALIDATION="1")
         client = NotebookClient(
             found,
             timeout=SECONDS_A_CELL,
@@ -79,15 +79,25 @@ def executed(source: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the notebook that is there, write nothing")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all of them without")
     options = parser.parse_args()
-    text = executed(SOURCE.read_text())
-    if not options.check:
-        NOTEBOOK.write_text(text)
-        return 0
-    there = NOTEBOOK.read_text() if NOTEBOOK.exists() else ""
-    names = (NOTEBOOK.name, "what a run gives now")
+    if unknown := set(options.names) - set(NAMES):
+        parser.error(f"There is no notebook {', '.join(sorted(unknown))}.")
+    others = [name for name in options.names or NAMES if not built(name, check=options.check)]
+    return int(bool(others))
+
+
+def built(name: str, *, check: bool) -> bool:
+    """Write a notebook; or, to check, print how it differs from what is there. Whether it is there as it should be."""
+    path = HERE / f"{name}.ipynb"
+    text = executed(path.with_suffix(".py").read_text())
+    if not check:
+        path.write_text(text)
+        return True
+    there = path.read_text() if path.exists() else ""
+    names = (path.name, "what a run gives now")
     sys.stdout.writelines(difflib.unified_diff(there.splitlines(True), text.splitlines(True), *names))
-    return int(there != text)
+    return there == text
 
 
 if __name__ == "__main__":

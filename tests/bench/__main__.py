@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tests.bench import compute
 from tests.bench import slice as slice_table
 
-TABLES = {"slice": slice_table.run}
+TABLES = {"slice": slice_table.run, "compute": compute.run}
 
 
 def main() -> None:
