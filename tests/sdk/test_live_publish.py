@@ -222,7 +222,7 @@ def test_mock_data_are_the_owner_s_or_made_from_public_facts(owner: Node, scient
     assert any("in another order" in problem for problem in problems)
     frame = FRAME[:3].assign(weight=5.5)
     table = gridclient.private_table(FRAME, mock=frame, name=fresh("births"), **DECLARED).send(owner)
-    assert scientist.dataset(table.dataset).mock["weight"].to_pylist() == [5.5] * 3
+    assert scientist.dataset(table.dataset).mock["weight"].tolist() == [5.5] * 3
 
 
 def test_each_visibility_shows_a_dataset_to_whom_it_should(crew: Crew, owner: Node, scientist: Node) -> None:

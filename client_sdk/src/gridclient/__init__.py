@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gridclient import settings
     from gridclient.admin import AuditReport
+    from gridclient.calendar import date_of, days
     from gridclient.datasets import Dataset
+    from gridclient.hook import TorchHook
+    from gridclient.models import get, send
     from gridclient.network import GridNetwork, connect_network
-    from gridclient.node import Node, connect, send
+    from gridclient.node import Node, connect
+    from gridclient.plans import Plan, StoredPlan, plan
     from gridclient.publish import PrivateTable, PrivateTensor, private_table, private_tensor
     from gridclient.recorder import Pointer
     from gridclient.requests import DataRequest
-    from gridclient.tables import TablePointer
+    from gridclient.tables import MockTable, TablePointer
     from gridclient.wire.errors import (
         AuthenticationError,
         ConflictError,
@@ -42,12 +46,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "node": ("Node", "connect", "send"),
+    "node": ("Node", "connect"),
+    "models": ("get", "send"),
+    "hook": ("TorchHook",),
     "network": ("GridNetwork", "connect_network"),
     "datasets": ("Dataset",),
     "publish": ("PrivateTable", "PrivateTensor", "private_table", "private_tensor"),
     "recorder": ("Pointer",),
-    "tables": ("TablePointer",),
+    "tables": ("MockTable", "TablePointer"),
+    "calendar": ("date_of", "days"),
+    "plans": ("Plan", "StoredPlan", "plan"),
     "requests": ("DataRequest",),
     "admin": ("AuditReport",),
     "wire.errors": (
@@ -87,10 +95,12 @@ __all__ = [
     "InternalError",
     "InvalidInputError",
     "LimitExceededError",
+    "MockTable",
     "Node",
     "NotFoundError",
     "NotPermittedError",
     "OperationNotAllowedError",
+    "Plan",
     "Pointer",
     "PrivateTable",
     "PrivateTensor",
@@ -99,10 +109,16 @@ __all__ = [
     "RequestDeniedError",
     "RequestPendingError",
     "ShapeError",
+    "StoredPlan",
     "TablePointer",
+    "TorchHook",
     "VersionMismatchError",
     "connect",
     "connect_network",
+    "date_of",
+    "days",
+    "get",
+    "plan",
     "private_table",
     "private_tensor",
     "send",

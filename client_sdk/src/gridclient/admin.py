@@ -9,6 +9,7 @@ from typing import Literal, overload
 from urllib.parse import quote
 
 from gridclient.http import Http
+from gridclient.listings import Listing
 from gridclient.records import Account, Event, Team, Token
 from gridclient.wire.errors import InvalidInputError
 
@@ -34,9 +35,9 @@ class Administration:
         """The REST interface, signed in."""
         raise NotImplementedError
 
-    def users(self) -> list[Account]:
+    def users(self) -> Listing[Account]:
         """The accounts that I may see."""
-        return [Account(row) for row in self.http.pages("users/")]
+        return Account.listed(self.http.pages("users/"))
 
     def create_user(self, username: str, *, password: str, roles: Sequence[str] = ()) -> Account:
         """Make an account. `roles`: owner, scientist, reviewer, auditor, administrator."""
@@ -59,9 +60,9 @@ class Administration:
         """Open a closed account again."""
         return Account(self.http.patch(_user(username), active=True))
 
-    def teams(self) -> list[Team]:
+    def teams(self) -> Listing[Team]:
         """The teams that I may see."""
-        return [Team(row) for row in self.http.pages("teams/")]
+        return Team.listed(self.http.pages("teams/"))
 
     def create_team(self, slug: str, *, name: str = "", members: Sequence[str] = ()) -> Team:
         """Make a team; grants name it "team:<slug>"."""
@@ -71,9 +72,9 @@ class Administration:
         """Give a team exactly these members."""
         return Team(self.http.patch(f"teams/{quote(slug, safe='')}/", members=_texts(members, "members")))
 
-    def tokens(self) -> list[Token]:
+    def tokens(self) -> Listing[Token]:
         """The access tokens that I may see; never their text."""
-        return [Token(row) for row in self.http.pages("tokens/")]
+        return Token.listed(self.http.pages("tokens/"))
 
     def create_token(
         self,
@@ -101,13 +102,13 @@ class Administration:
     def audit(self, *, verify: Literal[True]) -> AuditReport: ...
 
     @overload
-    def audit(self, *, verify: Literal[False] = False, limit: int = 500) -> list[Event]: ...
+    def audit(self, *, verify: Literal[False] = False, limit: int = 500) -> Listing[Event]: ...
 
-    def audit(self, *, verify: bool = False, limit: int = 500) -> AuditReport | list[Event]:
+    def audit(self, *, verify: bool = False, limit: int = 500) -> AuditReport | Listing[Event]:
         """The newest `limit` events of the log; or, with `verify`, whether its chain holds."""
         if verify:
             return AuditReport(**self.http.get("audit/verify/"))
-        return [Event(row) for row in self.http.pages("audit/", most=limit)]
+        return Event.listed(self.http.pages("audit/", most=limit))
 
 
 def iso(moment: date | datetime | str | None) -> str | None:

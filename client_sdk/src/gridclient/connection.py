@@ -21,7 +21,7 @@ from gridclient.failures import again, cut_off, end, refusal, silent, too_long, 
 from gridclient.loop import background
 from gridclient.program.graph import Node, Ref
 from gridclient.program.operations import OPERATIONS_VERSION
-from gridclient.progress import Progress
+from gridclient.progress import Progress, waited
 from gridclient.transfers import Buffer, Incoming, Outgoing
 from gridclient.websocket import Socket, nobody, open_socket
 from gridclient.wire import messages as m
@@ -169,7 +169,7 @@ class Connection:
             self._flush()
             # After it was entered into `_waiting`: a connection that ends now or earlier is noticed either way.
             self._check()
-            answer = reply.result(settings.timeout)
+            answer = waited(reply, settings.timeout)
         except TimeoutError:
             raise silent() from None
         except GridError:
@@ -327,7 +327,7 @@ class Connection:
                 if command.data is None:
                     self._expect(command)
                 self._reply(command.ask, command)
-            case m.Submitted() | m.Published():
+            case m.Submitted() | m.Published() | m.Planned():
                 self._reply(command.ask, command)
             case m.Refused():
                 self._refuse(command.ask, refusal(command))

@@ -9,7 +9,9 @@ from urllib.parse import quote
 
 import msgspec
 
+from gridclient import html
 from gridclient.admin import iso
+from gridclient.listings import Listing
 from gridclient.records import Grant
 from gridclient.wire.errors import InvalidInputError
 from gridclient.wire.messages import Column
@@ -27,6 +29,7 @@ class Dataset:
     def __init__(self, node: Node, metadata: dict[str, Any]) -> None:
         self._node = node
         self._metadata = metadata
+        self._mock: Any = None
         self.id = str(metadata["id"])
         self.name = str(metadata["slug"])
         self.title = str(metadata["name"])
@@ -64,13 +67,26 @@ class Dataset:
         return self._node
 
     @property
+    def missing(self) -> str | float:
+        """What was declared about missing values: "refuse", "null", or the number that stands for them."""
+        found: str | float = self._metadata.get("missing", "refuse")
+        return found
+
+    @property
     def mock(self) -> Any:
-        """Public rows that look alike: a tensor, or an Arrow table. Asked from the node."""
-        return self._node.mock(self)
+        """Public rows that look alike: a tensor, or a table with the interface of `TablePointer`. Asked from the node,
+        a table once."""
+        if self.kind != "table":
+            return self._node.mock(self)
+        if self._mock is None:
+            from gridclient.tables import MockTable
+
+            self._mock = MockTable(self, self._node.mock(self))
+        return self._mock
 
     @property
     def rights(self) -> list[str]:
-        """What I may do with it: discover, compute, aggregate, read."""
+        """What I may do with it: discover, compute, aggregate, train, read."""
         return list(self._metadata.get("rights", ()))
 
     @property
@@ -82,7 +98,23 @@ class Dataset:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"<Dataset {self.name} version {self.version}: {self.kind} {list(self.shape)} on {self._node.id}>"
+        where = f"on {html.plain(self._node.id)}"
+        return f"<Dataset {html.plain(self.name)} version {self.version}: {self.kind} {list(self.shape)} {where}>"
+
+    def _repr_html_(self) -> str:
+        bounded = [(c.name, c.kind, c.low, c.high, c.categories) for c in self.schema]
+        facts = {
+            "title": html.text(self.title),
+            "version": html.text(self.version),
+            "kind": html.text(f"{self.kind} {self.dtype}"),
+            "shape": html.text(self.shape),
+            "tags": html.text(self.tags),
+            "node": html.text(self._node.id),
+            "rights": html.text(self.rights),
+            "description": html.paragraphs(self.description),
+        }
+        below = html.table(("column", "kind", "low", "high", "categories"), bounded) if bounded else ""
+        return html.card("Dataset", self.name, facts, below=below)
 
     def pointer(self) -> Any:
         """A pointer to its values: a `Pointer`, which is a torch tensor, or a `TablePointer`."""
@@ -130,22 +162,28 @@ class Dataset:
         *,
         columns: Sequence[str] | None = None,
         expires: date | datetime | str | None = None,
+        programs: Sequence[str] | None = None,
         reason: str = "",
     ) -> Grant:
-        """Give a right (discover, compute, aggregate, read) to a username or to "team:<slug>"."""
+        """Give a right (discover, compute, aggregate, train, read) to a username or to "team:<slug>".
+
+        `train` gives models that were trained on it, and their losses. Nothing in it hides single people: for a
+        determined analyst it is as much as `read`. `programs`: the hashes of the programs that it is for, which their
+        requests show; None: any.
+        """
         if isinstance(columns, str):
             raise InvalidInputError("columns is a list of names, or None for all of them.")
-        chosen = None if columns is None else list(columns)
-        return Grant(
-            self._node.http.post(
-                self._path("grants/"), to=to, right=right, columns=chosen, expires=iso(expires), reason=reason
-            )
-        )
+        if isinstance(programs, str):
+            raise InvalidInputError("programs is a list of hashes, or None for any program.")
+        fields: dict[str, Any] = {"to": to, "right": right, "expires": iso(expires), "reason": reason}
+        fields["columns"] = None if columns is None else list(columns)
+        fields["programs"] = None if programs is None else list(programs)
+        return Grant(self._node.http.post(self._path("grants/"), **fields))
 
-    def grants(self, *, revoked: bool = False, once: bool = False) -> list[Grant]:
+    def grants(self, *, revoked: bool = False, once: bool = False) -> Listing[Grant]:
         """The grants on it that I may see; `revoked`: also those taken back, `once`: also those of approvals."""
         wanted = {name: 1 for name, chosen in (("revoked", revoked), ("once", once)) if chosen}
-        return [Grant(row) for row in self._node.http.pages(self._path("grants/"), **wanted)]
+        return Grant.listed(self._node.http.pages(self._path("grants/"), **wanted))
 
     def revoke(self, grant: Grant | int) -> None:
         """Take a grant back."""

@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from gridclient.calendar import days
 from gridclient.wire.errors import InvalidInputError
 from gridclient.wire.messages import Column
 
 Problems = list[str]
-_EPOCH = date(1970, 1, 1)
 
 
 def check(problems: Problems) -> None:
@@ -144,11 +144,7 @@ def _pair(pair: Any, where: str, problems: Problems) -> tuple[float, float] | No
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, str):
-        value = date.fromisoformat(value)
-    if isinstance(value, date):
-        return float(value.toordinal() - _EPOCH.toordinal())
-    return float(value)
+    return days(value) if isinstance(value, (str, date)) else float(value)
 
 
 def _unknown(declared: Mapping[str, Any], names: Sequence[str], argument: str, problems: Problems) -> None:

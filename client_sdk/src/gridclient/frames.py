@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
 from gridclient.wire.errors import InvalidInputError
+from gridclient.wire.messages import Column
 
 
 def arrow_table(source: Any, argument: str = "table") -> pa.Table:
@@ -35,6 +38,20 @@ def stream(table: pa.Table, texts: Sequence[str] = ()) -> list[memoryview]:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return [memoryview(sink.getvalue())]
+
+
+def numbers(values: pa.ChunkedArray, column: Column) -> np.ndarray[Any, Any]:
+    """A column of a whole table as the numbers that a node computes with, [n]: see `gridclient.tables`."""
+    if column.kind == "category":
+        known = pa.array(column.categories or [], pa.string())
+        values = pc.index_in(values.cast(pa.string()), known)
+    elif pa.types.is_date(values.type):
+        values = values.cast(pa.date32()).cast(pa.int32())
+    elif pa.types.is_timestamp(values.type):
+        milliseconds = values.cast(pa.timestamp("ms")).cast(pa.int64())
+        values = pc.divide(milliseconds.cast(pa.float64()), 86_400_000.0)
+    # A null record is 0 in every column, as on the node.
+    return np.array(pc.fill_null(values, False if column.kind == "boolean" else 0).to_numpy())
 
 
 def _read(source: Any, argument: str) -> pa.Table:

@@ -34,8 +34,11 @@ class Account:
     session: bool
 
 
-def identity_of(http: Http, *, role: str, challenge: str = "") -> dict[str, Any]:
-    """What the deployment says of itself. Raises ConnectionLostError, VersionMismatchError, InvalidInputError."""
+def identity_of(http: Http, *, role: str | None, challenge: str = "") -> dict[str, Any]:
+    """What the deployment says of itself; `role` None: whichever it has.
+
+    Raises ConnectionLostError, VersionMismatchError, InvalidInputError.
+    """
     try:
         found = http.get("identity/", challenge=challenge or None)
     except GridError as error:
@@ -54,7 +57,7 @@ def identity_of(http: Http, *, role: str, challenge: str = "") -> dict[str, Any]
             f"{http.url} speaks protocol {found['protocol']}, this gridclient {PROTOCOL_VERSION}: upgrade {older}.",
             protocol=found["protocol"],
         )
-    if found["role"] != role:
+    if role is not None and found["role"] != role:
         right = "grid.connect_network" if found["role"] == "network" else "grid.connect"
         raise InvalidInputError(f"{http.url} is a {found['role']}, not a {role}: use {right}(...).")
     return found
@@ -120,19 +123,23 @@ def with_assertion(network: Http, node: Mapping[str, str]) -> Account:
     return _account(node["url"], answer)
 
 
-def check_key(http: Http, public_key: str) -> None:
-    """Have the deployment prove that it holds this key. Raises AuthenticationError."""
+def proven_identity(http: Http, *, role: str | None = None) -> dict[str, Any] | None:
+    """What the deployment says of itself; None where it does not prove to hold its key, at this address."""
     challenge = os.urandom(32)
-    found = identity_of(http, role="node", challenge=challenge.hex())
+    found = identity_of(http, role=role, challenge=challenge.hex())
     try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(found["public_key"]))
         # Signed with the address: who relays us to the node from another one proves nothing.
         key.verify(bytes.fromhex(found["signature"]), IDENTITY + challenge + http.url.encode())
     except (InvalidSignature, KeyError, TypeError, ValueError):
-        known = False
-    else:
-        known = found["public_key"] == public_key
-    if not known:
+        return None
+    return found
+
+
+def check_key(http: Http, public_key: str) -> None:
+    """Have the node prove that it holds this key. Raises AuthenticationError."""
+    found = proven_identity(http, role="node")
+    if found is None or found["public_key"] != public_key:
         raise AuthenticationError(
             f"What answers at {http.url} is not the node that the network names: it does not hold the node's key. "
             "Nothing was sent to it; tell the network's operator."

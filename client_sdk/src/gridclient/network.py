@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from gridclient import html
 from gridclient.admin import Administration
 from gridclient.datasets import Dataset
 from gridclient.http import Http, checked_url
 from gridclient.identity import Account, identity_of, sign_in, with_assertion, with_token
+from gridclient.listings import DATASETS, POINTERS, Found, Listing
 from gridclient.node import Node, check_credentials, connected_to
 from gridclient.records import Member
 from gridclient.wire.errors import AuthenticationError, GridError, InvalidInputError
@@ -31,8 +33,16 @@ class GridNetwork(Administration):
         self._attached: dict[str, Node] = {}
 
     def __repr__(self) -> str:
-        who = f"as {self._account.username}" if self._account else "as a guest"
-        return f"<GridNetwork {self.name} at {self.url} {who}>"
+        who = f"as {html.plain(self._account.username)}" if self._account else "as a guest"
+        return f"<GridNetwork {html.plain(self.name)} at {html.plain(self.url)} {who}>"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "address": html.link(self.url),
+            "user": html.text(self.user or "guest"),
+            "rights": html.text(self.rights),
+        }
+        return html.card("GridNetwork", self.name, facts)
 
     def __enter__(self) -> GridNetwork:
         return self
@@ -54,13 +64,19 @@ class GridNetwork(Administration):
         """What my roles allow on the network."""
         return self._account.rights if self._account else ()
 
-    def search(self, *terms: str, limit: int = 1000) -> dict[str, list[Any]]:
+    def search(self, *terms: str, limit: int = 1000) -> Found[Any]:
         """Pointers by node id, newest first. Every term must match: a tag ("#births"), or a tag or a whole word."""
-        found: dict[str, list[Any]] = {}
-        for row in self._http.pages("search/", most=limit, q=list(terms)):
-            node = self._location(row["node"])
-            found.setdefault(str(row["node"]["id"]), []).append(Dataset(node, row["dataset"]).pointer())
+        found: Found[Any] = Found()
+        for node, dataset in self._matches(terms, limit):
+            found.setdefault(node, Listing(columns=POINTERS)).append(dataset.pointer())
         return found
+
+    def datasets(self, *terms: str, limit: int = 1000) -> Listing[Dataset]:
+        """What `search` finds, as datasets: public metadata only."""
+        found = (dataset for _, dataset in self._matches(terms, limit))
+        # A network does not know my rights on its nodes.
+        shown = {name: value for name, value in DATASETS.items() if name != "rights"}
+        return Listing(found, {"node": lambda dataset: dataset.location.id, **shown})
 
     def attach(self, node: Node) -> None:
         """As a guest: use this connection for what searches find on its node."""
@@ -68,9 +84,9 @@ class GridNetwork(Administration):
             raise InvalidInputError("This network object is signed in: it uses its own account on every node.")
         self._attached[node.public_key] = node
 
-    def nodes(self) -> list[Member]:
+    def nodes(self) -> Listing[Member]:
         """The nodes that belong to the network; for its operator also those that ask to."""
-        return [Member(row) for row in self._http.get("nodes/")["results"]]
+        return Member.listed(self._http.get("nodes/")["results"])
 
     def approve_node(self, id: str, reason: str = "") -> Member:
         """Let a node join."""
@@ -98,6 +114,11 @@ class GridNetwork(Administration):
 
     def _decide(self, id: str, verb: str, reason: str) -> Member:
         return Member(self._http.post(f"nodes/{quote(id, safe='')}/{verb}/", reason=reason))
+
+    def _matches(self, terms: Sequence[str], limit: int) -> Iterator[tuple[str, Dataset]]:
+        """What matches, with the id of its node as the network knows it."""
+        for row in self._http.pages("search/", most=limit, q=list(terms)):
+            yield str(row["node"]["id"]), Dataset(self._location(row["node"]), row["dataset"])
 
     def _location(self, entry: Mapping[str, str]) -> Node:
         """The node of a search result. Nothing is sent there before it is needed."""

@@ -11,14 +11,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from gridclient import html
 from gridclient.admin import Administration
 from gridclient.connection import Connection
 from gridclient.datasets import Dataset
 from gridclient.http import Http, checked_url
 from gridclient.identity import Account, identity_of, sign_in, with_token
+from gridclient.listings import DATASETS, POINTERS, REQUESTS, Listing
 from gridclient.program.graph import Node as ProgramNode
 from gridclient.program.graph import Ref
-from gridclient.requests import DataRequest, GetNotPermittedError
+from gridclient.requests import DataRequest, GetNotPermittedError, checked_reason
 from gridclient.wire import messages as m
 from gridclient.wire.errors import (
     AuthenticationError,
@@ -31,7 +33,8 @@ from gridclient.wire.errors import GetNotPermittedError as Refused
 if TYPE_CHECKING:
     import torch
 
-    from gridclient.recorder import Pointer, Recorder
+    from gridclient.plans import Plan, StoredPlan
+    from gridclient.recorder import Recorder
     from gridclient.transfers import Buffer
 
 _alive: weakref.WeakSet[Node] = weakref.WeakSet()
@@ -55,8 +58,21 @@ class Node(Administration):
         _alive.add(self)
 
     def __repr__(self) -> str:
-        who = f" as {self._account.username}" if self._account else ""
-        return f"<Node {self.id} at {self.url}{who}>"
+        who = f" as {html.plain(self._account.username)}" if self._account else ""
+        return f"<Node {html.plain(self.id)} at {html.plain(self.url)}{who}>"
+
+    def _repr_html_(self) -> str:
+        # Nothing is asked of the node in order to show it.
+        account = self._account
+        facts = {
+            "name": html.text(self.name),
+            "address": html.link(self.url),
+            "key": html.text(self.public_key[:16]),
+            "user": html.text(account.username if account else "not signed in yet"),
+            "rights": html.text(account.rights if account else None),
+            "session": "lost: connect again" if self.lost else "",
+        }
+        return html.card("Node", self.id, facts)
 
     def __enter__(self) -> Node:
         return self
@@ -98,21 +114,22 @@ class Node(Administration):
 
     # --- find and publish ---------------------------------------------------------------------------------------
 
-    def datasets(self) -> list[Dataset]:
-        """What I may see here, newest first."""
-        return [Dataset(self, row) for row in self.http.pages("datasets/")]
+    def datasets(self, *terms: str, limit: int | None = None) -> Listing[Dataset]:
+        """What I may see here, newest first; with terms only what all of them match, as in `search`."""
+        rows = self.http.pages("datasets/", most=limit, **({"q": list(terms)} if terms else {}))
+        return Listing((Dataset(self, row) for row in rows), DATASETS)
 
     def dataset(self, name: str) -> Dataset:
         """One dataset by its name. Raises NotFoundError, alike for absent and for not mine to see."""
         return Dataset(self, self.http.get(f"datasets/{quote(name, safe='')}/"))
 
-    def search(self, *terms: str, limit: int = 1000) -> list[Any]:
+    def search(self, *terms: str, limit: int = 1000) -> Listing[Any]:
         """Pointers to what every term matches: a tag ("#births"), or a word of name, description or tags."""
-        return [Dataset(self, row).pointer() for row in self.http.pages("datasets/", most=limit, q=list(terms))]
+        return Listing((dataset.pointer() for dataset in self.datasets(*terms, limit=limit)), POINTERS)
 
-    def requests(self, state: str | None = None) -> list[DataRequest]:
+    def requests(self, state: str | None = None) -> Listing[DataRequest]:
         """Requests, oldest first: mine, and those that I may look at."""
-        return [DataRequest(self, row) for row in self.http.pages("requests/", state=state)]
+        return Listing((DataRequest(self, row) for row in self.http.pages("requests/", state=state)), REQUESTS)
 
     def publish(self, spec: m.PublishSpec, values: Sequence[Buffer], mock: Sequence[Buffer] | None) -> Dataset:
         """Upload and publish. Raises InvalidInputError with every problem, PublishNotPermittedError."""
@@ -122,6 +139,32 @@ class Node(Administration):
         if not isinstance(reply, m.Published):
             raise _confused()
         return Dataset(self, reply.dataset)
+
+    # --- plans --------------------------------------------------------------------------------------------------
+
+    def plans(self) -> list[StoredPlan]:
+        """The plans that I may run here, newest first."""
+        from gridclient.plans import StoredPlan
+
+        return [StoredPlan(self, row) for row in self.http.pages("plans/")]
+
+    def plan(self, name: str, *, download: bool = True) -> Plan | StoredPlan:
+        """One plan by its name: a copy of it, or with `download=False` what runs it here.
+
+        Raises NotFoundError; NotPermittedError where its owner lets nobody copy it.
+        """
+        from gridclient.plans import StoredPlan
+
+        stored = StoredPlan(self, self.http.get(f"plans/{quote(name, safe='')}/"))
+        return stored.download() if download else stored
+
+    def keep_plan(self, data: bytes, *, name: str, allow_download: bool) -> dict[str, Any]:
+        """Upload a plan; what the node tells of it."""
+        transfer = self._connection.upload([data], "plan", f"sending {name}")
+        reply = self._connection.ask(lambda ask: m.Plan(ask, transfer, allow_download))
+        if not isinstance(reply, m.Planned):
+            raise _confused()
+        return reply.plan
 
     # --- the recorder's channel ---------------------------------------------------------------------------------
 
@@ -177,24 +220,34 @@ class Node(Administration):
     def get(self, ref: Ref, pointer: Any) -> Any:
         """The value: a tensor on the CPU, or an Arrow table. Raises GetNotPermittedError with `.request()`."""
         try:
-            return self._value(lambda ask: m.Get(ask, ref))
+            return self.value(lambda ask: m.Get(ask, ref))
         except Refused as error:
             raise GetNotPermittedError(error, lambda reason: self.request(ref, reason, pointer)) from None
 
+    def take(self, module_id: str, names: Sequence[str], pointers: Sequence[Any]) -> dict[str, torch.Tensor]:
+        """The state of a module that was sent, by name. Raises GetNotPermittedError with `.request()`."""
+        from gridclient.states import take
+
+        return take(self, module_id, names, pointers)
+
     def request(self, ref: Ref, reason: str, pointer: Any) -> DataRequest:
         """Put the program behind a value into the queue."""
-        if not isinstance(reason, str) or not reason.strip():
-            raise InvalidInputError("reason says why you ask for this value; the people who decide read it.")
-        reply = self._connection.ask(lambda ask: m.Request(ask, ref, reason))
+        text = checked_reason(reason)
+        return self.submit(lambda ask: m.Request(ask, ref, text))
+
+    def submit(self, make: Callable[[int], m.Request]) -> DataRequest:
+        """Put what `make` says into the queue."""
+        reply = self._connection.ask(make)
         if not isinstance(reply, m.Submitted):
             raise _confused()
         return DataRequest(self, self.http.get(f"requests/{reply.request}/"))
 
     def fetch(self, request: str) -> Any:
         """The stored answer of an approved request."""
-        return self._value(lambda ask: m.Fetch(ask, request))
+        return self.value(lambda ask: m.Fetch(ask, request))
 
-    def _value(self, make: Callable[[int], m.ClientCommand]) -> Any:
+    def value(self, make: Callable[[int], m.ClientCommand]) -> Any:
+        """Ask for a value, decoded: a tensor, an Arrow table, or tensors by name."""
         from gridclient.values import decode
 
         return decode(*self._connection.value(make))
@@ -253,15 +306,6 @@ def check_credentials(username: str | None, password: str | None, token: str | N
 def connected_to(public_key: str) -> list[Node]:
     """This process's open `connect` connections to the node with this key."""
     return [node for node in list(_connected) if node.public_key == public_key and not node.lost]
-
-
-def send(tensor: torch.Tensor, node: Node) -> Pointer:
-    """A pointer to a public tensor of mine in my session on the node."""
-    from gridclient.values import local_tensor
-
-    if not isinstance(node, Node):
-        raise InvalidInputError("send(tensor, node) takes a node, from grid.connect(...) or a pointer's .location.")
-    return node.recorder.input_constant(local_tensor(tensor, "tensor"))
 
 
 def _confused() -> GridError:

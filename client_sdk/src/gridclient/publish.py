@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 
     from gridclient.transfers import Buffer
 
-_SAFETENSORS = {
-    "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
-    "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Declared:
@@ -327,13 +322,13 @@ def replacement(dataset: Dataset, values: Any, declared: Mapping[str, Any]) -> P
 
 def safetensors(tensors: Mapping[str, torch.Tensor]) -> list[Buffer]:
     """The tensors in safetensors format, without a copy: a header, then the bytes of each."""
-    from gridclient.values import bytes_of, header_of
+    from gridclient.values import SAFETENSORS, bytes_of, header_of
 
     entries, end = {}, 0
     for name, tensor in tensors.items():
         header = header_of(tensor)
         first, end = end, end + header.nbytes
-        entries[name] = {"dtype": _SAFETENSORS[header.dtype], "shape": header.shape, "data_offsets": [first, end]}
+        entries[name] = {"dtype": SAFETENSORS[header.dtype], "shape": header.shape, "data_offsets": [first, end]}
     head = json.dumps(entries, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)  # the bytes begin aligned, so that they can be mapped
     return [len(head).to_bytes(8, "little") + head, *(bytes_of(tensor) for tensor in tensors.values())]

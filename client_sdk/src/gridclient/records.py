@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Self
+
+from gridclient import html
+from gridclient.listings import Listing
 
 
 class Record:
@@ -31,8 +34,21 @@ class Record:
         return sorted({*super().__dir__(), *self._fields})
 
     def __repr__(self) -> str:
-        shown = " ".join(f"{name}={self._fields[name]!r}" for name in self.shown if name in self._fields)
+        shown = " ".join(f"{name}={html.quoted(self._fields[name])}" for name in self.shown if name in self._fields)
         return f"<{type(self).__name__} {shown}>"
+
+    def _repr_html_(self) -> str:
+        facts = {name: html.text(self._fields.get(name)) for name in self.shown[1:]}
+        return html.card(type(self).__name__, html.plain(self._fields.get(self.shown[0])), facts)
+
+    @classmethod
+    def listed(cls, rows: Iterable[Mapping[str, Any]]) -> Listing[Self]:
+        """The rows of an answer, shown as a table."""
+        return Listing(map(cls, rows), {name: _field(name) for name in cls.shown})
+
+
+def _field(name: str) -> Callable[[Record], Any]:
+    return lambda record: record._fields.get(name)
 
 
 class Account(Record):
@@ -54,7 +70,7 @@ class Token(Record):
 
 
 class Grant(Record):
-    """`id`, `dataset`, `to`, `right`, `columns`, `expires`, `reason`, `given_by`, `revoked`, `request`."""
+    """`id`, `dataset`, `to`, `right`, `columns`, `programs`, `expires`, `reason`, `given_by`, `revoked`, `request`."""
 
     shown = ("id", "dataset", "to", "right", "expires", "revoked")
 

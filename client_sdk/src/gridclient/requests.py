@@ -6,14 +6,23 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from gridclient import html
+from gridclient.progress import Waiting
 from gridclient.wire import errors
-from gridclient.wire.errors import GridError, RequestDeniedError, RequestPendingError
+from gridclient.wire.errors import GridError, InvalidInputError, RequestDeniedError, RequestPendingError
 
 if TYPE_CHECKING:
     from gridclient.node import Node
 
 _OPEN = ("submitted", "approved")
 _SOONEST, _LATEST = 0.05, 2.0
+
+
+def checked_reason(reason: Any) -> str:
+    """Raise InvalidInputError unless it is a text that says something."""
+    if not isinstance(reason, str) or not reason.strip():
+        raise InvalidInputError("reason says why you ask for this value; the people who decide read it.")
+    return reason
 
 
 class GetNotPermittedError(errors.GetNotPermittedError):
@@ -59,6 +68,11 @@ class DataRequest:
         return str(self._fields["requester"])
 
     @property
+    def asked(self) -> str:
+        """When it was asked for: ISO 8601."""
+        return str(self._fields.get("created", ""))
+
+    @property
     def decision_reason(self) -> str:
         """What the person who decided wrote; empty before."""
         return str(self._fields["decision_reason"])
@@ -69,12 +83,38 @@ class DataRequest:
         return str(self._fields["words"])
 
     @property
+    def program_hash(self) -> str:
+        """What names the program: an approval is for it alone, and a `train` grant may be."""
+        return str(self._fields["program_hash"])
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All that the node told about it, when last looked at."""
+        return dict(self._fields)
+
+    @property
     def url(self) -> str:
         """Where people look at it in the node's console."""
         return f"{self._node.url}/admin/datarequests/datarequest/{self.id}/change/"
 
     def __repr__(self) -> str:
-        return f"<DataRequest {self.id[:8]} {self.state} on {self._node.id}: {self.reason[:60]!r}>"
+        where = f"on {html.plain(self._node.id)}"
+        return (
+            f"<DataRequest {html.plain(self.id[:8])} {html.plain(self.state)} {where}: {html.quoted(self.reason[:60])}>"
+        )
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "state": html.text(self.state),
+            "node": html.text(self._node.id),
+            "requester": html.text(self.requester),
+            "asked": html.text(self.asked),
+            "reason": html.paragraphs(self.reason),
+            "decision": html.paragraphs(self.decision_reason),
+            "page": html.link(self.url),
+        }
+        program = f"<details><summary>program</summary>{html.paragraphs(self.words)}</details>" if self.words else ""
+        return html.card("DataRequest", self.id[:8], facts, below=program)
 
     def refresh(self) -> DataRequest:
         """Look at it again."""
@@ -85,18 +125,20 @@ class DataRequest:
         """Block until it is decided and, where approved, answered. RequestPendingError after `timeout` seconds."""
         until = None if timeout is None else time.monotonic() + timeout
         pause = _SOONEST
-        while not self.refresh()._settled():
-            left = pause if until is None else min(pause, until - time.monotonic())
-            if left <= 0:
-                raise RequestPendingError(
-                    f"Nobody has settled this request within {timeout:g} seconds; it is {self.state}."
-                )
-            time.sleep(left)
-            pause = min(pause * 1.5, _LATEST)
+        with Waiting(f"waiting for request {self.id[:8]}") as waiting:
+            while not self.refresh()._settled():
+                left = pause if until is None else min(pause, until - time.monotonic())
+                if left <= 0:
+                    raise RequestPendingError(
+                        f"Nobody has settled this request within {timeout:g} seconds; it is {self.state}."
+                    )
+                time.sleep(left)
+                waiting.show()
+                pause = min(pause * 1.5, _LATEST)
         return self
 
     def get(self) -> Any:
-        """The stored answer, as often as asked. While approved, waits for it.
+        """The stored answer, as often as asked; of a module's state the tensors by name. While approved, waits for it.
 
         Raises RequestPendingError before the decision, RequestDeniedError with the reason after a denial.
         """
@@ -111,7 +153,8 @@ class DataRequest:
             self.wait()
         found = self._node.fetch(self.id)
         self.refresh()
-        return found
+        names = self._fields.get("names") or []
+        return {name: found[name] for name in names} if names else found
 
     def withdraw(self) -> DataRequest:
         """Take it back, before anybody has decided."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-progress: bool = True
-"""Show a bar for long uploads and downloads in a terminal."""
+import os
+
+progress: bool = os.environ.get("GRID_PROGRESS", "1") != "0"
+"""Show long uploads, downloads and waits, in a terminal and in a notebook. GRID_PROGRESS=0 begins with False."""
 
 timeout: float = 600.0
 """Most seconds without any sign of an answer to one question, before `ConnectionLostError`."""

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import torch
 
-from gridclient.wire.errors import ConnectionLostError, InvalidInputError
+from gridclient.wire.errors import ConnectionLostError, GridError, InvalidInputError
 from gridclient.wire.messages import Answer, TensorHeader
 from gridclient.wire.tensors import ITEM_SIZES, check_header
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ITEM_SIZES}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+SAFETENSORS = {
+    "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
+    "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
+}  # fmt: skip
+"""What the format of states and uploads calls the dtypes."""
+_SAFETENSORS = {name: dtype for dtype, name in SAFETENSORS.items()}
+
+
+class _Entry(msgspec.Struct):
+    """A tensor in the head of a safetensors file."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -47,8 +62,36 @@ def local_tensor(values: Any, argument: str) -> torch.Tensor:
         ) from None
 
 
-def decode(answer: Answer, data: bytearray) -> torch.Tensor | pa.Table:
-    """The value of an answer, on the CPU. The tensor shares the buffer. Raises ConnectionLostError for nonsense."""
+def decode_state(data: bytearray) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file by name; they share the buffer. Raises ConnectionLostError for nonsense."""
+    try:
+        begin = 8 + int.from_bytes(data[:8], "little")
+        entries = msgspec.json.decode(data[8:begin], type=dict[str, _Entry])
+        found = {}
+        for name, entry in entries.items():
+            first, end = entry.data_offsets
+            header = TensorHeader(_SAFETENSORS[entry.dtype], entry.shape, end - first)
+            check_header(header, len(data))
+            part = memoryview(data)[begin + first : begin + end]
+            if first < 0 or len(part) != header.nbytes:
+                raise InvalidInputError("A tensor lies outside of the file.")
+            found[name] = _tensor(header, part)
+    except (msgspec.MsgspecError, KeyError, GridError):
+        raise ConnectionLostError("The node sent a state that is none.") from None
+    return found
+
+
+def _tensor(header: TensorHeader, data: bytearray | memoryview) -> torch.Tensor:
+    dtype = DTYPES[header.dtype]
+    if not data:
+        return torch.empty(header.shape, dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype).reshape(header.shape)
+
+
+def decode(answer: Answer, data: bytearray) -> torch.Tensor | pa.Table | dict[str, torch.Tensor]:
+    """The value of an answer, on the CPU. A tensor shares the buffer. Raises ConnectionLostError for nonsense."""
+    if answer.kind == "state":
+        return decode_state(data)
     if answer.kind == "table":
         try:
             return pa.ipc.open_stream(pa.py_buffer(data)).read_all()
@@ -58,7 +101,4 @@ def decode(answer: Answer, data: bytearray) -> torch.Tensor | pa.Table:
     check_header(header, max(len(data), header.nbytes))
     if len(data) != header.nbytes:
         raise ConnectionLostError(f"The node sent {len(data)} bytes of a value of {header.nbytes}.")
-    dtype = DTYPES[header.dtype]
-    if not data:
-        return torch.empty(header.shape, dtype=dtype)
-    return torch.frombuffer(data, dtype=dtype).reshape(header.shape)
+    return _tensor(header, data)
