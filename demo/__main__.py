@@ -9,8 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from demo import grid
-from demo.digits import DigitsError
+from demo import digits, grid
 from demo.printing import StepFailed
 from demo.stage import PASSWORD
 from demo.walk import walk
@@ -24,6 +23,10 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000, help="the network's port; the nodes take the next four")
     parser.add_argument("--mnist", type=Path, help="train on these digits: MNIST's file of images (IDX), or an npz")
     options = parser.parse_args()
+    try:
+        images = digits.load(options.mnist)
+    except digits.DigitsError as error:
+        parser.error(str(error))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     walked = False
@@ -31,7 +34,7 @@ def main() -> int:
         print("Starting a network and four nodes ...", flush=True)
         with grid.running(options.port) as ready:
             where = grid.read(ready)
-            walk(where, options.mnist)
+            walk(where, images)
             walked = True
             print("\nEvery step held.", flush=True)
             if not options.once:
@@ -39,7 +42,7 @@ def main() -> int:
                 print("\nThe grid stays up until Ctrl-C; then it is removed.", flush=True)
                 threading.Event().wait()
         return 0
-    except (StepFailed, DigitsError, GridError) as error:
+    except (StepFailed, GridError) as error:
         print(f"\nThis step did not hold: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -39,7 +39,7 @@ class Digits:
 def load(mnist: Path | None = None) -> Digits:
     """All digits: scikit-learn's, or those of a file in MNIST's IDX form (its labels beside it) or an npz archive.
 
-    Raises DigitsError for a file that holds none.
+    Raises DigitsError for a file that is not there or holds none.
     """
     if mnist is None:
         # Takes a second to import, which nobody who brings other digits should wait for.
@@ -49,7 +49,10 @@ def load(mnist: Path | None = None) -> Digits:
         images, labels = found.images, found.target
     else:
         try:
+            mnist.stat()
             images, labels = _npz(mnist) if mnist.suffix == ".npz" else _idx(mnist)
+        except FileNotFoundError as error:
+            raise DigitsError(f"There is no file {error.filename}.") from None
         except (OSError, ValueError, KeyError, struct.error) as error:
             raise DigitsError(f"{mnist} is neither an npz archive with images and labels nor IDX: {error}") from error
         if images.ndim != 3 or labels.shape != images.shape[:1] or not len(labels):

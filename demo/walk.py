@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import gridclient as grid
-from demo import births, digits, federated
+from demo import births, federated
+from demo.digits import Digits
 from demo.printing import StepFailed
 from demo.stage import PASSWORD, Stage, refused
 
 MONTHS = {"company": (3, "March"), "university": (4, "April")}
 
 
-def walk(where: dict[str, Any], mnist: Path | None = None) -> None:
-    """Walk through the use cases on an empty grid. `where` is the ready file's content; `mnist` a file of digits.
+def walk(where: dict[str, Any], digits: Digits) -> None:
+    """Walk through the use cases on an empty grid. `where` is the ready file's content.
 
-    Raises StepFailed, DigitsError.
+    Raises StepFailed.
     """
-    found = digits.load(mnist)
     with ExitStack() as connections:
         stage = Stage(where, connections)
         _Births(stage).walk()
-        federated.walk(stage, found)
+        federated.walk(stage, digits)
 
 
 class _Births:

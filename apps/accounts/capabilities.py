@@ -27,8 +27,8 @@ ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
 # An account that signed in through a network has no roles; this is all it may do until someone gives it one.
 FEDERATED = frozenset({COMPUTE_USE})
 
-# capability -> app label -> actions of the console. Nothing is ever deleted there, so "delete" is in no row;
-# datasets are published by the client, so they have no "add".
+# capability -> app label -> actions of the console. Plans are deleted there by an act and all else never, so "delete"
+# is in no row; datasets are published by the client, so they have no "add".
 CONSOLE: dict[str, dict[str, frozenset[str]]] = {
     EVERYTHING_READ: {
         label: frozenset({"view"})
@@ -46,7 +46,7 @@ CONSOLE: dict[str, dict[str, frozenset[str]]] = {
     },
     COMPUTE_USE: {"plans": frozenset({"view"})},
     AUDIT_READ: {"audit": frozenset({"view"})},
-    ACCOUNTS_MANAGE: {"accounts": frozenset({"view", "add", "change"})},
+    ACCOUNTS_MANAGE: {"accounts": frozenset({"view", "add", "change"}), "plans": frozenset({"view"})},
     NETWORK_OPERATE: {"network": frozenset({"view", "change"})},
     REQUESTS_REVIEW: {
         "datarequests": frozenset({"view", "change"}),

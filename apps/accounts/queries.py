@@ -73,7 +73,8 @@ def resolve_users(wanted: Iterable[str]) -> list[User]:
     if unknown:
         shown = ", ".join(unknown)
         raise InvalidInputError(
-            f"No active account here is called: {shown}. Check the spelling; a network's users are named name@network.",
+            f"No active account here is called: {shown}. Check the spelling; a network's users are named name@network; "
+            "they have an account here once they have used this node.",
             unknown=unknown,
             problems=[f"no active account is called {name}" for name in unknown],
         )

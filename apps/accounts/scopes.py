@@ -38,6 +38,19 @@ def chosen(scopes: Iterable[str] | None) -> list[str] | None:
     return [scope.value for scope in Scope if scope in given]
 
 
+def narrowed(asked: Iterable[str] | None, own: Sequence[str] | None) -> list[str] | None:
+    """The scopes of a token that is made with another: at most its own. Raises NotPermittedError for more."""
+    if own is None:
+        return chosen(asked)
+    found = chosen(own if asked is None else asked) or []
+    beyond = [scope for scope in found if scope not in own]
+    if beyond:
+        raise NotPermittedError(
+            f"A token that was made for {' and '.join(own)} makes none for {' and '.join(beyond)}.", scope=beyond[0]
+        )
+    return found
+
+
 def check_scope(scopes: Sequence[str] | None, needed: Scope) -> None:
     """Raise NotPermittedError where a token with these scopes may not be used for this."""
     if scopes is not None and needed != Scope.READ and needed not in scopes:

@@ -20,14 +20,14 @@ from apps.accounts.scopes import Scope
 from apps.api import inputs, outputs
 from apps.api.paging import each, page
 from apps.api.signing import SESSION
-from apps.api.views import caller, find
+from apps.api.views import caller, find, token_of
 from apps.core.clock import now
 from apps.network import actions, announcements, assertions, membership, messages, queries, signing
 from apps.network.identity import own_identity
 from apps.network.models import Membership, Node, State
 from apps.network.once import check_rate
 from apps.network.policies import check_can_operate, check_role, sees_all
-from gridclient.wire.errors import LimitExceededError, NotFoundError
+from gridclient.wire.errors import LimitExceededError, NotFoundError, NotPermittedError
 
 T = TypeVar("T")
 SIGNED_PER_MINUTE = 6_000
@@ -155,6 +155,9 @@ class Assertions(APIView):
 
     def post(self, request: Request) -> Response:
         check_role("network")
+        if token_of(request).scopes is not None:
+            # A node would let the bearer do all that the account may.
+            raise NotPermittedError("A token that was made for some things only gets no sign-in at a node.")
         body, user = inputs.read(request, AskAssertion), caller(request)
         node = find(Node.objects.filter(state=State.APPROVED), pk=body.node)
         assertion, signature = assertions.issue(

@@ -14,6 +14,7 @@ from apps.accounts.models import User
 from apps.accounts.names import normal
 from apps.accounts.policies import check_can_manage_accounts
 from apps.accounts.queries import resolve_users, teams_visible_to, tokens_visible_to, users_visible_to
+from apps.accounts.scopes import narrowed
 from apps.api import inputs, outputs
 from apps.api.paging import each, page
 from apps.api.views import caller, find, token_of
@@ -119,7 +120,8 @@ class Tokens(APIView):
         body, by = inputs.read(request, inputs.NewToken), caller(request)
         user = by if body.user is None else find(users_visible_to(by), username=normal(body.user))
         expires = inputs.moment(body.expires, "expires")
-        made, text = actions.create_token(user=user, name=body.name, expires=expires, scopes=body.scopes, by=by)
+        scopes = narrowed(body.scopes, token_of(request).scopes)
+        made, text = actions.create_token(user=user, name=body.name, expires=expires, scopes=scopes, by=by)
         return Response({**outputs.token(made), "token": text}, status=201)
 
 

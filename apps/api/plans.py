@@ -8,8 +8,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from apps.accounts.scopes import Scope, check_scope
 from apps.api.paging import each, page
-from apps.api.views import caller, find
+from apps.api.views import caller, find, token_of
 from apps.plans import actions
 from apps.plans.queries import plans_visible_to, public_plan
 
@@ -23,7 +24,9 @@ class Plans(APIView):
 
 
 class OnePlan(APIView):
-    """GET; DELETE for its owner."""
+    """GET; DELETE for its owner and for who manages accounts."""
+
+    scope = Scope.COMPUTE
 
     def get(self, request: Request, name: str) -> Response:
         user = caller(request)
@@ -31,7 +34,10 @@ class OnePlan(APIView):
 
     def delete(self, request: Request, name: str) -> Response:
         user = caller(request)
-        actions.delete(find(plans_visible_to(user), name=name), by=user)
+        plan = find(plans_visible_to(user), name=name)
+        if plan.owner_id != user.pk:
+            check_scope(token_of(request).scopes, Scope.GOVERN)
+        actions.delete(plan, by=user)
         return Response(status=204)
 
 

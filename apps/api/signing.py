@@ -45,8 +45,8 @@ class SignOut(APIView):
 
 
 class Me(APIView):
-    """GET -> {id, username, roles, rights, node: {id, name}}"""
+    """GET -> {id, username, roles, rights, scopes, node: {id, name}}; `scopes` are the token's, None for all."""
 
     def get(self, request: Request) -> Response:
         node = {"id": node_id(), "name": settings.GRID_NAME}
-        return Response({**outputs.me(caller(request)), "node": node})
+        return Response({**outputs.me(caller(request)), "scopes": token_of(request).scopes, "node": node})

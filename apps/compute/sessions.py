@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 
+from apps.accounts.models import User
 from apps.accounts.queries import user_of_live_token
 from apps.compute import release
 from apps.compute.messages import Append, Bind, Export, Exported, Forget, Proposal, Propose, PutConstant, PutPlan, State
@@ -32,6 +33,9 @@ from gridclient.wire.messages import Constant, TensorHeader
 from gridclient.wire.tensors import check_header
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+ID_LENGTH = 36
+MOST_REFUSED = 1_000
+"""Refused datasets of which a session remembers why."""
 
 
 def limits() -> Limits:
@@ -88,15 +92,19 @@ class Session:
 
     async def _bind(self, worker: Worker, node: Node) -> None:
         match node.args:
-            case [str() as dataset, int() as version, "values" | "mock" as part] if 0 < version < 2**31:
+            case [str() as dataset, int() as version, "values" | "mock" as part] if (
+                len(dataset) == ID_LENGTH and 0 < version < 2**31
+            ):
                 pass
             case _:
                 raise InvalidInputError("An asset is named by dataset id, version and part ('values' or 'mock').")
         if (dataset, version, part) in self._bound:
             return
         try:
-            spec = await in_database(_usable, self.caller.token, dataset, version, part)
+            spec = await in_database(_asset, self.caller.token, dataset, version, part)
         except GridError as error:
+            if len(self._refused) >= MOST_REFUSED:
+                self._refused.clear()
             self._refused[dataset, version] = error
             return
         worker.send(Bind(spec, (part,)))
@@ -132,9 +140,7 @@ class Session:
     async def get(self, value: Ref | State) -> release.Released:
         """Release one value, or the state of a module as one, to this session's user."""
         proposal = await self._propose(value, aggregate=True)
-        if proposal.label == "public" and proposal.assets:
-            # Nobody decides about a public value, so what it was made from must still be there for this user.
-            await in_database(_check_assets, self.caller.token, proposal.assets)
+        await self._check_beside(proposal)
         path = self.folder / f"answer-{next(self._numbers)}"
         return await release.pointer(await self.worker(), value, proposal, caller=self.caller, path=path)
 
@@ -143,6 +149,7 @@ class Session:
         proposal = await self._propose(value)
         if proposal.label == "public":
             raise InvalidInputError("This value is public: take it with .get(); there is nothing to ask for.")
+        await self._check_beside(proposal)
         worker = await self.worker()
         names = await in_database(_names, [found.dataset for found in proposal.inputs])
         number = next(self._numbers)
@@ -150,6 +157,13 @@ class Session:
         if not isinstance(exported, Exported):
             raise InternalError("The program could not be exported.")
         return Exportable(proposal, exported)
+
+    async def _check_beside(self, proposal: Proposal) -> None:
+        """Of what nobody decides about (mock data, shapes), all that a value was made from must still be there."""
+        decided = {(found.dataset, found.version, "values") for found in proposal.inputs}
+        beside = [asset for asset in proposal.assets if tuple(asset) not in decided]
+        if beside:
+            await in_database(_check_assets, self.caller.token, beside)
 
     async def _propose(self, value: Ref | State, *, aggregate: bool = False) -> Proposal:
         worker = await self.worker()
@@ -176,8 +190,9 @@ def _names(ids: list[str]) -> dict[str, str]:
 
 def _check_assets(token: int, assets: list[tuple[str, int, str]]) -> None:
     """Raise NotFoundError or NotPermittedError when one of them was taken from the user since."""
+    user = user_of_live_token(token)
     for dataset, version, part in assets:
-        _usable(token, dataset, version, part)
+        usable(user, dataset, version, part)
 
 
 def _plan(token: int, digest: str) -> bytes | None:
@@ -186,9 +201,12 @@ def _plan(token: int, digest: str) -> bytes | None:
     return data_of(plans_visible_to(user).filter(sha256=digest)) if can_run(user) else None
 
 
-def _usable(token: int, dataset_id: str, version: int, part: str) -> AssetSpec:
-    """What the worker needs to map a dataset. Raises NotFoundError alike for absent and forbidden."""
-    user = user_of_live_token(token)
+def _asset(token: int, dataset: str, version: int, part: str) -> AssetSpec:
+    return usable(user_of_live_token(token), dataset, version, part)
+
+
+def usable(user: User, dataset_id: str, version: int, part: str) -> AssetSpec:
+    """What a worker needs to map a dataset. Raises NotFoundError alike for absent and forbidden."""
     try:
         key = UUID(dataset_id)
     except ValueError:

@@ -14,6 +14,7 @@ import torch
 from apps.compute.operations import TABLE
 from apps.compute.steady import steadied
 from apps.compute.totals import arithmetic, indexing, layout, matrices, networks, random, reductions
+from apps.compute.totals.dense import DENSE, densely
 from gridclient.program.graph import Dtype, Node, Ref
 from gridclient.wire.errors import InternalError, InvalidInputError
 from gridclient.wire.tensors import ITEM_SIZES, MAX_EXTENT
@@ -93,7 +94,8 @@ def _target(name: str) -> Target:
     parameters = tuple(
         _parameter(argument, reference=name in TOTAL and argument.name not in numbers) for argument in schema.arguments
     )
-    return Target(name, TOTAL.get(name) or steadied(name, overload), parameters, len(schema.returns))
+    form = TOTAL.get(name) or steadied(name, overload)
+    return Target(name, densely(form) if name in DENSE else form, parameters, len(schema.returns))
 
 
 def _own(name: str, call: Callable[..., Any], outputs: int = 1, /, **types: str) -> Target:

@@ -147,4 +147,8 @@ def checked_name(text: str, what: str, most: int) -> str:
     """A module's id or a parameter's name as it may travel. Raises InvalidInputError."""
     if not 0 < len(text) <= most or not text.isprintable():
         raise InvalidInputError(f"{what} has 1 to {most} printed characters.", operation=PARAMETER)
+    if text == "__metadata__":
+        raise InvalidInputError(
+            f"{what} is not {text!r}: a state is a safetensors file, whose own that is.", operation=PARAMETER
+        )
     return text

@@ -148,7 +148,8 @@ class GridAdmin(ModelAdmin):
         if form.is_valid():
             try:
                 messages.success(request, form.run())
-                return redirect(page_of(obj))
+                # What an act has deleted has no page.
+                return redirect(self._list_url() if obj.pk is None else page_of(obj))
             except NotPermittedError as error:
                 raise PermissionDenied from error
             except GridError as error:

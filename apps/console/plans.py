@@ -1,4 +1,4 @@
-"""Plans that people keep on this node, to look at."""
+"""Plans that people keep on this node: to look at, and to delete."""
 
 from __future__ import annotations
 
@@ -10,11 +10,27 @@ from django.http import HttpRequest
 from unfold.decorators import display
 
 from apps.accounts.models import User
+from apps.console.acts import Act
 from apps.console.base import GridAdmin, person
 from apps.console.show import Panel, link, times, when
+from apps.plans import actions as verbs
 from apps.plans.models import Plan
-from apps.plans.policies import can_download
+from apps.plans.policies import can_delete, can_download
 from apps.plans.queries import plans_visible_to
+
+
+class Delete(Act):
+    label = "Delete"
+    note = "Nobody can call it any more, and its name is free. This cannot be taken back."
+    tone = "danger"
+
+    @classmethod
+    def allowed(cls, user: User, obj: Plan) -> bool:
+        return can_delete(user, obj)
+
+    def run(self) -> str:
+        verbs.delete(self.obj, by=self.user)
+        return f"{self.obj} is deleted."
 
 
 @admin.register(Plan)
@@ -22,6 +38,7 @@ class PlanAdmin(GridAdmin):
     plural = "Plans"
     empty = "A plan is a program with a name that scientists send here with the client: plan.send(node)."
     role = "node"
+    acts = (Delete,)
     list_display = ["name", "owner", "takes", "gives", "nbytes", "allow_download", "sent"]
     list_filter = ["allow_download"]
     search_fields = ["name", "description", "owner__username"]

@@ -249,9 +249,13 @@ def _check_share(requester: User, more: int) -> None:
 
 
 def _let_go(request: DataRequest) -> None:
-    """This request will not run again: its constants go once that is committed. Program, hash and words stay."""
+    """This request will not run again: its program goes, and its constants once that is committed.
+
+    Hash, words and the stored answer stay.
+    """
+    request.program = b""
     request.held_bytes = 0
-    request.save(update_fields=["held_bytes"])
+    request.save(update_fields=["program", "held_bytes"])
     folder = request.folder
     transaction.on_commit(lambda: remove_constants(folder))
 

@@ -1,8 +1,8 @@
 """A request for one exact value: the program behind it, why it is asked for, the decision, and the stored answer.
 
-The program and its constants are kept whole, so that it runs again at approval without the client or its session.
-Files live in `GRID_STORAGE_DIR/requests/<id>/`: `constants.safetensors` (public inputs; until it is answered or will
-never be) and `answer`.
+The program and its constants are kept whole as long as it may run, so that it runs at approval without the client or
+its session; its hash and its words stay for ever. Files live in `GRID_STORAGE_DIR/requests/<id>/`:
+`constants.safetensors` (public inputs; until it is answered or will never be) and `answer`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class DataRequest(models.Model):
     state = models.CharField(max_length=16, choices=State.choices, default=State.SUBMITTED)
     reason = models.TextField(max_length=REASON_LIMIT)
     program_hash = models.CharField(max_length=64)
+    # Empty once it will not run again.
     program = models.BinaryField()
     # Of the program and its constants, as long as it may still run; the requester's share of the disk is counted in it.
     held_bytes = models.PositiveBigIntegerField(default=0, editable=False)
@@ -94,6 +95,12 @@ class DataRequest(models.Model):
 
     def __str__(self) -> str:
         return f"request {self.id}"
+
+    @property
+    def may_run(self) -> bool:
+        """`MAY_RUN` for this one: whether its program and constants are kept."""
+        open_ = self.state == State.APPROVED and self.answered_at is None and self.failures < MAX_FAILURES
+        return open_ or self.state == State.SUBMITTED
 
     @property
     def folder(self) -> Path:

@@ -19,14 +19,14 @@ from django.db import DatabaseError
 
 from apps.compute import release
 from apps.compute.messages import Bind, Load, Loaded, Proposal, Propose, State
-from apps.compute.sessions import limits
+from apps.compute.sessions import limits, usable
 from apps.compute.workers import Worker, Workers
 from apps.core.database import in_database
 from apps.core.wake import forget, listen
 from apps.datarequests import actions
 from apps.datarequests.models import DataRequest
 from apps.datarequests.queries import unanswered
-from apps.datasets.assets import AssetSpec
+from apps.datasets.assets import MOCK, AssetSpec
 from apps.datasets.models import DatasetVersion
 from apps.datasets.queries import asset_spec
 from gridclient.program.graph import ASSET, decode_program
@@ -68,12 +68,14 @@ async def run(workers: Workers) -> None:
 
 
 async def answer(workers: Workers, key: UUID) -> None:
-    """Run one approved request and store its answer, or note that it failed."""
+    """Run one approved request and store its answer, or note that it failed. Nothing where that has been done."""
     folder = Path(settings.GRID_STORAGE_DIR) / "sessions" / f"request-{key}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     worker: Worker | None = None
     try:
         job = await in_database(_job, key)
+        if job is None:
+            return
         worker = await workers.open(folder.name, limits(), folder)
         await _execute(worker, job, folder / "answer")
     except DatabaseError:
@@ -109,10 +111,16 @@ def _pending(again: bool) -> list[UUID]:
     return list(unanswered(again=again).values_list("pk", flat=True))
 
 
-def _job(key: UUID) -> Job:
-    request = DataRequest.objects.select_related("requester").get(pk=key)
-    named = {tuple(node.args[:2]) for node in decode_program(request.program).nodes if node.op == ASSET}
-    # Mock data that a program reads is no input to decide on, but the worker must find it.
+def _job(key: UUID) -> Job | None:
+    """None where another process was faster: there is no program any more, nor a need for it."""
+    request = unanswered(again=True).select_related("requester").filter(pk=key).first()
+    if request is None:
+        return None
+    read = {tuple(node.args) for node in decode_program(request.program).nodes if node.op == ASSET}
+    for dataset, number, part in read:
+        if part == MOCK:  # nobody decides about it: it must still be there for the requester
+            usable(request.requester, dataset, number, part)
+    named = {(dataset, number) for dataset, number, _ in read}
     versions = [DatasetVersion.objects.get(dataset=dataset, number=number) for dataset, number in sorted(named)]
     return Job(request, [asset_spec(version) for version in versions])
 

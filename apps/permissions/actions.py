@@ -114,7 +114,10 @@ def _problems_of(programs: list[str] | None, right: str) -> list[str]:
 
 @transaction.atomic
 def revoke(grant: Grant, *, by: User, now: datetime | None = None) -> Grant:
-    """Take a right back; it ends at once, also in open sessions. Raises ConflictError when it was revoked before."""
+    """Take a right back; it ends at once, also in open sessions. A value that was released before may arrive whole.
+
+    Raises ConflictError when it was revoked before.
+    """
     check_can_grant(by, grant.dataset)
     if not Grant.objects.filter(pk=grant.pk, revoked_at=None).update(revoked_at=now or moment()):
         raise ConflictError("This grant was revoked before.")

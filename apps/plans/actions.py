@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 from django.db import IntegrityError, transaction
+from django.db.models import Sum
 
 from apps.accounts.models import User
 from apps.audit.actions import record
@@ -21,6 +22,8 @@ from gridclient.wire.errors import ConflictError, LimitExceededError
 
 MAX_PLANS = 200
 """Plans of one account."""
+MAX_BYTES = 64 * 2**20
+"""Bytes of one account's plans together."""
 
 
 class Arrived(NamedTuple):
@@ -54,11 +57,12 @@ def send(arrived: Arrived, *, allow_download: bool, by: User) -> Plan:
     }
     try:
         with transaction.atomic():
+            # Locked, so that two plans at once cannot both be the last that fits.
+            User.objects.select_for_update().get(pk=by.pk)
             known = Plan.objects.select_for_update().defer("data").filter(name=graph.name).first()
             if known is not None and known.owner_id != by.pk:
                 raise _taken(graph.name)
-            if known is None and Plan.objects.filter(owner=by).count() >= MAX_PLANS:
-                raise LimitExceededError(f"An account keeps at most {MAX_PLANS} plans on a node.", limit=MAX_PLANS)
+            _check_share(by, graph.name, len(data))
             plan = known or Plan(name=graph.name, owner=by)
             before = plan.sha256
             for field, value in row.items():
@@ -81,11 +85,30 @@ def download(plan: Plan, *, by: User) -> bytes:
 
 
 def delete(plan: Plan, *, by: User) -> None:
-    """Remove the user's own plan. Sessions that have called it go on with it; requests hold what they run."""
+    """Remove a plan. Sessions that have called it go on with it; requests hold what they run.
+
+    Raises NotPermittedError unless it is the user's own, or the user manages accounts.
+    """
     check_can_delete(by, plan)
     with transaction.atomic():
         record(Verb.PLAN_DELETED, by=by, target=f"plan:{plan.name}", sha256=plan.sha256)
         plan.delete()
+
+
+def _check_share(owner: User, name: str, nbytes: int) -> None:
+    """Raise LimitExceededError where this plan beside the owner's others is too much. The owner is locked."""
+    others = Plan.objects.filter(owner=owner).exclude(name=name)
+    advice = "Delete one first: node.plan(name, download=False).delete()."
+    if others.count() >= MAX_PLANS:
+        raise LimitExceededError(f"An account keeps at most {MAX_PLANS} plans on a node. {advice}", limit=MAX_PLANS)
+    held = others.aggregate(total=Sum("nbytes"))["total"] or 0
+    if held + nbytes > MAX_BYTES:
+        raise LimitExceededError(
+            f"Your other plans on this node hold {held} bytes, and {name} has {nbytes}; together they may hold"
+            f" {MAX_BYTES}. {advice} A large model is better sent with grid.send(model, node), its tensors given as"
+            " inputs of the plan.",
+            limit=MAX_BYTES,
+        )
 
 
 def _taken(name: str) -> ConflictError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 
-from apps.accounts.capabilities import COMPUTE_USE
+from apps.accounts.capabilities import ACCOUNTS_MANAGE, COMPUTE_USE
 from apps.accounts.models import User
 from apps.plans.models import Plan
 from gridclient.wire.errors import NotPermittedError
@@ -37,7 +37,12 @@ def check_can_download(user: User, plan: Plan) -> None:
         )
 
 
+def can_delete(user: User, plan: Plan) -> bool:
+    """Whether the plan is the user's own, or the user manages accounts: those that are closed delete nothing."""
+    return user.is_active and (plan.owner_id == user.pk or user.has(ACCOUNTS_MANAGE))
+
+
 def check_can_delete(user: User, plan: Plan) -> None:
-    """Raise NotPermittedError unless the plan is the user's own."""
-    if not user.is_active or plan.owner_id != user.pk:
-        raise NotPermittedError(f"{plan.name} is deleted by its owner only.")
+    """Raise NotPermittedError unless `can_delete`."""
+    if not can_delete(user, plan):
+        raise NotPermittedError(f"{plan.name} is deleted by its owner, or by who manages accounts on this node.")

@@ -6,18 +6,18 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from apps.accounts.capabilities import EVERYTHING_READ
+from apps.accounts.capabilities import ACCOUNTS_MANAGE, EVERYTHING_READ
 from apps.accounts.models import User
 from apps.plans.models import Plan
 from apps.plans.policies import can_download, can_run
 
 
 def plans_visible_to(user: User | None) -> QuerySet[Plan]:
-    """All plans for who may run them or may see everything; else one's own. Without their bytes."""
+    """All plans for who may run them, delete them or see everything; else one's own. Without their bytes."""
     found = Plan.objects.select_related("owner").defer("data")
     if user is None or not user.is_active:
         return found.none()
-    if can_run(user) or user.has(EVERYTHING_READ):
+    if can_run(user) or user.has(EVERYTHING_READ) or user.has(ACCOUNTS_MANAGE):
         return found
     return found.filter(owner=user)
 

@@ -25,7 +25,7 @@ from apps.core.clock import now
 from apps.core.database import in_database
 from apps.core.wake import forget, listen
 from apps.wire import asks, hello, log, rooms
-from apps.wire.transfers import Outgoing, Uploads, on_disk, sha256_of
+from apps.wire.transfers import ACKNOWLEDGE_WITHIN, Outgoing, Uploads, on_disk, sha256_of
 from gridclient.wire import messages as m
 from gridclient.wire.errors import (
     AuthenticationError,
@@ -118,9 +118,13 @@ class GridConsumer(AsyncConsumer):
                 except TimeoutError:
                     # Another process may have revoked it: nobody wakes us for that.
                     self._doubt.set()
-        except AuthenticationError as error:
+        except GridError as error:
             # The server hands the loop a disconnect once the socket is closed.
             await self._goodbye(error)
+        except Exception:
+            # Whoever cannot be looked up is nobody.
+            logger.exception("A session's token could not be looked at.")
+            await self._goodbye(InternalError(_INTERNAL))
         finally:
             forget("tokens", self._doubt)
 
@@ -129,8 +133,13 @@ class GridConsumer(AsyncConsumer):
         async with self._checking:
             if self._doubt.is_set():
                 self._doubt.clear()
-                if not await in_database(token_is_live, self._caller.token, now=now()):
-                    self._doubt.set()
+                live = False
+                try:
+                    live = await in_database(token_is_live, self._caller.token, now=now())
+                finally:
+                    if not live:
+                        self._doubt.set()
+                if not live:
                     raise AuthenticationError(ENDED)
 
     async def _frame(self) -> bytes | None:
@@ -277,6 +286,9 @@ class GridConsumer(AsyncConsumer):
             await self._reply(m.Answer(ask, answer.kind, answer.header, None, transfer, digest))
             async for chunk in outgoing.chunks():
                 await self._put({"type": "websocket.send", "bytes": chunk})
+        except TimeoutError:
+            limit = LimitExceededError(f"An answer was not acknowledged for {ACKNOWLEDGE_WITHIN:g} seconds; ask again.")
+            await self._reply(m.Error(limit.code, limit.message, {}, transfer))
         finally:
             del self._outgoing[transfer]
             if answer.path.is_relative_to(self._session.folder):

@@ -17,6 +17,8 @@ from gridclient.wire.messages import Upload
 
 T = TypeVar("T")
 MAX_OPEN_UPLOADS = 16
+ACKNOWLEDGE_WITHIN = 60.0
+"""Seconds for which an answer waits for its receiver."""
 # Hashing and disk would hold up the event loop: half a millisecond a chunk.
 _disk = ThreadPoolExecutor(max_workers=2, thread_name_prefix="disk")
 
@@ -114,7 +116,10 @@ class Uploads:
 
 
 class Outgoing:
-    """Flow control of one answer: at most `CHUNKS_IN_FLIGHT` chunks beyond the last acknowledgement."""
+    """Flow control of one answer: at most `CHUNKS_IN_FLIGHT` chunks beyond the last acknowledgement.
+
+    Raises TimeoutError where none comes.
+    """
 
     def __init__(self, transfer: int, path: Path, nbytes: int) -> None:
         self.transfer = transfer
@@ -136,7 +141,9 @@ class Outgoing:
             while self._sent < self.nbytes:
                 while self._sent - self._acknowledged >= CHUNKS_IN_FLIGHT * CHUNK_SIZE:
                     self._moved.clear()
-                    await self._moved.wait()
+                    # Rights were looked at when the value was released: it may finish, not wait for ever.
+                    async with asyncio.timeout(ACKNOWLEDGE_WITHIN):
+                        await self._moved.wait()
                 body = await on_disk(file.read, CHUNK_SIZE)
                 offset = self._sent
                 self._sent += len(body)

@@ -11,7 +11,7 @@ import msgspec
 from gridclient.program import plan_format
 from gridclient.program.graph import Dtype, Node, Ref, constant, tensor_digest
 from gridclient.program.operations import OPERATIONS
-from gridclient.program.plan_format import FORMAT_VERSION, MAGIC, decode_plan, encode_plan, plan_digest
+from gridclient.program.plan_format import FORMAT_VERSION, MAGIC, MAX_INSTRUCTION, decode_plan, encode_plan, plan_digest
 from gridclient.program.plan_graph import (
     MAX_DESCRIPTION,
     MAX_INPUTS,
@@ -79,7 +79,7 @@ that are results can be used by these ids, and no others.
 ## Limits
 
 A plan has at most {max_plan} bytes, {max_inputs} inputs and results, {max_operations} operations, {max_values} values,
-and {max_written_out} arguments once it is written out.
+and {max_written_out} arguments once it is written out. An instruction has at most {max_instruction} bytes.
 """
 
 
@@ -210,4 +210,5 @@ def page() -> str:
         max_operations=MAX_OPERATIONS,
         max_values=MAX_VALUES,
         max_written_out=MAX_WRITTEN_OUT,
+        max_instruction=MAX_INSTRUCTION,
     )

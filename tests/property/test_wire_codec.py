@@ -13,6 +13,7 @@ from gridclient.program import graph
 from gridclient.program.graph import Dtype, Node, Program, Ref
 from gridclient.wire import errors, frames
 from gridclient.wire import messages as m
+from gridclient.wire.counting import has_more_values
 from gridclient.wire.tensors import ITEM_SIZES, check_header
 
 numbers = st.integers(-(2**63), 2**63 - 1)
@@ -65,6 +66,28 @@ def test_random_bodies_are_a_batch_or_an_error(data: bytes) -> None:
 @given(st.lists(values, max_size=4) | values)
 def test_any_message_pack_is_a_batch_or_an_error(value: Any) -> None:
     _read(msgspec.msgpack.encode(value))
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + sum(_size(key) + _size(item) for key, item in value.items())
+    return 1 + sum(map(_size, value)) if isinstance(value, list) else 1
+
+
+extensions = st.builds(msgspec.msgpack.Ext, st.integers(-128, 127), st.integers(0, 300).map(bytes))
+long = st.sampled_from([0, 31, 32, 255, 256, 2**16 - 1, 2**16])
+
+
+@given(st.lists(values | extensions | references.map(graph._pack) | long.map(bytes) | long.map("a".__mul__), max_size=8)
+       | st.integers(0, 2**17).map(lambda count: [None] * count))  # fmt: skip
+def test_values_are_counted_without_decoding_them(value: Any) -> None:
+    data = msgspec.msgpack.encode(value)
+    assert has_more_values(data, _size(value) - 1) and not has_more_values(data, _size(value))
+
+
+@given(st.binary(max_size=300), st.integers(0, 300))
+def test_any_bytes_can_be_counted(data: bytes, limit: int) -> None:
+    has_more_values(data, limit)
 
 
 @given(kinds, st.lists(values, max_size=8))

@@ -1,4 +1,4 @@
-"""Who works on the shared live grid in the tests of this folder."""
+"""Who works on the shared live grid in the tests of this folder, and two nodes without a server."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from gridclient.node import Node
 from tests.factories.crew import Crew, crew_of
 from tests.factories.grid import LiveGrid
+from tests.sdk.training_node import TrainingNode
 
 
 @pytest.fixture
@@ -19,6 +20,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def hospital() -> TrainingNode:
+    """Where models learn without a server."""
+    return TrainingNode("hospital")
+
+
+@pytest.fixture
+def company() -> TrainingNode:
+    return TrainingNode("company")
 
 
 @pytest.fixture(scope="session")

@@ -142,7 +142,8 @@ def test_lists_are_for_people_and_for_programs(signed_in: Terminal, births: str)
     assert shown.splitlines()[0].split()[:3] == ["name", "version", "kind"]
     assert births in shown
     (found,) = json.loads(signed_in.done("search", "#command", "births", "--json"))
-    assert (found["node"], found["slug"], found["shape"]) == ("hospital", births, [12, 2])
+    assert (found["node"], found["name"], found["slug"], found["shape"]) == ("hospital", births, births, [12, 2])
+    assert found["title"].startswith("command")
     assert births in [row["slug"] for row in json.loads(signed_in.done("datasets", "--json"))]
     nothing = signed_in("search", "#nothing-at-all")
     assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "Nothing was found.\n")
@@ -242,7 +243,12 @@ def test_a_token_of_the_environment_serves_where_nobody_signed_in(terminal: Term
 def test_a_token_ended_elsewhere_is_told(signed_in: Terminal, bob: Node) -> None:
     (entry,) = json.loads(signed_in.file.read_text()).values()
     bob.revoke_token(entry["token"])
-    assert f"Sign in again: gridsite login {bob.url}" in signed_in.refused(1, "datasets")
+    said = signed_in.refused(1, "datasets")
+    assert said == f"gridsite: {bob.url} does not accept this token. Sign in again: gridsite login {bob.url}\n"
+
+
+def test_the_command_tells_its_version(terminal: Terminal) -> None:
+    assert terminal.done("--version") == f"gridsite {gridclient.__version__}\n"
 
 
 def test_tokens_that_others_may_read_are_not_used(signed_in: Terminal) -> None:

@@ -134,6 +134,7 @@ def test_token_for_one_thing_does_no_other(crew: Crew, owner: Node) -> None:
     for scope, text in texts.items():
         with gridclient.connect(crew.server.url, token=text) as node:
             assert isinstance(node.datasets(), list)
+            assert node.scopes == (scope,)
             one = sent(torch.ones(2), node)
             for needed, act in {"compute": one.get, "publish": lambda node=node: records.send(node)}.items():
                 if scope == needed:

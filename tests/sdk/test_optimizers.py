@@ -23,16 +23,6 @@ NAME = "MLP"
 MLP = LEARNERS[NAME]
 
 
-@pytest.fixture
-def hospital() -> TrainingNode:
-    return TrainingNode("hospital")
-
-
-@pytest.fixture
-def company() -> TrainingNode:
-    return TrainingNode("company")
-
-
 def steps(model: nn.Module, optimizer: optim.Optimizer, count: int = 3, node: TrainingNode | None = None) -> None:
     """Train where the model is: on the node's copy of the batch, or on a node's own batch here."""
     x, y = MLP.inputs, MLP.targets

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
+import sys
+import sysconfig
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -158,11 +161,50 @@ def test_a_refused_operation_writes_nothing_into_the_program(node: LocalNode, bi
 
 @pytest.mark.parametrize("target", ["parameter", "tensor", "pointer"])
 def test_data_of_a_pointer_assigned_to_a_tensor_does_not_end_the_process(births: Pointer, target: str) -> None:
-    tensors = {"parameter": torch.nn.Parameter(torch.zeros(3, 4)), "tensor": torch.zeros(3, 4), "pointer": births}
+    tensors = {
+        "parameter": torch.nn.Parameter(torch.zeros(3, 4)),
+        "tensor": torch.zeros(3, 4),
+        "pointer": births.clone(),
+    }
     with pytest.raises(OperationNotAllowedError, match="data"):
         tensors[target].data = births
     with pytest.raises(OperationNotAllowedError, match="data"):
         births.data = torch.zeros(3, 4)
+
+
+def test_data_of_a_pointer_assigned_to_itself_is_no_change_so_a_sent_model_may_be_moved_to_the_cpu(
+    births: Pointer,
+) -> None:
+    model = torch.nn.Linear(4, 2)
+    model._parameters["weight"] = births  # type: ignore[assignment]  # as a sent module holds it
+    model.to("cpu").float()
+    assert model.weight is births
+    births.data = births.data
+    row = births[0]
+    for other in (births[1], births.double(), births.clone(), births.t()):
+        with pytest.raises(OperationNotAllowedError, match=r"grid\.get\(module\) before"):
+            row.data = other
+    line = f"test_recorder_refusals.py:{sys._getframe().f_lineno + 2}"
+    with pytest.raises(OperationNotAllowedError) as caught:
+        model.double()
+    assert caught.value.details["line"] == line
+
+
+@pytest.mark.parametrize("folder", ["stdlib", "purelib", "platlib"])
+def test_a_line_is_not_that_of_an_installed_package(births: Pointer, folder: str) -> None:
+    given: dict[str, Any] = {}
+    library = os.path.join(sysconfig.get_path(folder), "pandas", "frame.py")
+    exec(compile("def read(x):\n    return x.item()", library, "exec"), given)
+    with pytest.raises(RemoteValueError) as caught:
+        given["read"](births)
+    assert caught.value.details["line"] == f"test_recorder_refusals.py:{sys._getframe().f_lineno - 1}"
+
+
+@pytest.mark.parametrize("file", ["/tmp/ipykernel_7/81.py", "<stdin>", os.path.join(sys.prefix, "..", "src", "81.py")])
+def test_a_line_is_that_of_a_cell_and_of_a_project_around_its_environment(births: Pointer, file: str) -> None:
+    with pytest.raises(RemoteValueError) as caught:
+        exec(compile("x.item()", file, "exec"), {"x": births})
+    assert caught.value.details["line"] == f"{os.path.basename(file)}:1"
 
 
 def test_data_of_ordinary_tensors_still_works_as_in_torch(births: Pointer) -> None:

@@ -19,9 +19,10 @@ import torch
 import gridclient as grid
 from gridclient import html, progress
 from gridclient.datasets import Dataset
-from gridclient.listings import Found, Listing
+from gridclient.listings import PLANS, Found, Listing
 from gridclient.network import GridNetwork
 from gridclient.node import Node
+from gridclient.plans import StoredPlan
 from gridclient.records import Account, Event, Grant, Member, Team, Token
 from gridclient.wire import messages as m
 from tests.sdk.fake_node import FakeNode, running
@@ -87,6 +88,8 @@ def shown(node: Node, fake: FakeNode) -> list[Any]:
     far = Node(id=HOSTILE, name=HOSTILE, url="javascript:alert(1)", public_key="ab" * 32, enter=lambda: node.account)
     identity = {"id": HOSTILE, "name": HOSTILE}
     row = dict.fromkeys(("id", "slug", "username", "name", "url", "verb", "actor", "reason", "to", "dataset"), HOSTILE)
+    stored = {**dict.fromkeys(("name", "owner", "sha256", "description"), HOSTILE), "nbytes": 3, "allow_download": True}
+    stored["inputs"] = [{"name": HOSTILE, "dtype": "float32", "shape": [2]}]
     records = [kind({**row, "roles": [HOSTILE]}) for kind in (Account, Event, Grant, Member, Team, Token)]
     return [
         births,
@@ -101,6 +104,9 @@ def shown(node: Node, fake: FakeNode) -> list[Any]:
         Dataset(far, fake.datasets["wards"]),
         request,
         node.requests(),
+        grid.plan(torch.relu, example=torch.zeros(2), name="plan", description="<script>alert(1)</script> $x$"),
+        StoredPlan(far, stored),
+        Listing([StoredPlan(far, stored)], PLANS),
         node.datasets(),
         node.search(),
         Found({HOSTILE: node.search()}),
@@ -206,12 +212,28 @@ def test_a_search_result_is_a_plain_dict_that_shows_a_table(hospital: Node, fake
     assert repr(Found()) == "{}"
 
 
+def test_what_is_not_there_is_named_by_who_asked_for_it(hospital: Node) -> None:
+    with pytest.raises(grid.NotFoundError, match=r"no dataset 'nix' on hospital.* node\.datasets\(\) lists"):
+        hospital.dataset("nix")
+    with pytest.raises(grid.NotFoundError, match=r"no plan 'nix' on hospital.* node\.plans\(\) lists"):
+        hospital.plan("nix")
+
+
+def test_nothing_is_shown_where_there_is_nothing(hospital: Node) -> None:
+    assert "<b></b>" not in grid.send(torch.ones(2), hospital)._repr_html_()
+    assert repr(grid.private_table(pa.table({"a": [1.0, 2.0]}))) == "<PrivateTable [2, 1]>"
+    assert repr(grid.private_tensor(torch.ones(2)).tag("#a")) == "<PrivateTensor [2] torch.float32 #a>"
+    assert ": 1 operation, " in repr(grid.plan(torch.relu, example=torch.zeros(2), name="one"))
+
+
 def test_completion_offers_what_there_is(hospital: Node) -> None:
     births, wards = hospital.dataset("births").pointer(), hospital.dataset("wards").pointer()
     assert {"columns", "description", "mock", "get", "request", "sum"} <= set(dir(births))
     assert {"get", "request", "sum", "location"} <= set(dir(births.sum()))
     assert not {"columns", "description", "mock"} & set(dir(births.sum()))
     assert wards._ipython_key_completions_() == [COLUMNS[0]["name"], "c"]
+    assert {"datasets", "plans", "search", "id", "rights"} <= set(dir(hospital))
+    assert not {"append", "constant", "drop", "recorder", "submit", "value"} & set(dir(hospital))
     assert {"username", "roles"} <= set(dir(Account({"username": "bob", "roles": []})))
 
 

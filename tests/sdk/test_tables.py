@@ -168,7 +168,10 @@ def test_what_is_public_is_described_in_words(births: TablePointer) -> None:
         assert (weight["dtype"], weight["low"], weight["missing"]) == ("torch.float64", 0.5, "none")
         assert (smoke["categories"], first["kind"]) == (WORDS, "boolean")
         assert "never, before, now" in repr(table.describe())
-        assert repr(table) == f"<{type(table).__name__} {births.dataset} {list(table.shape)} on hospital>"
+        assert "weight" in table and "wieght" not in table and 3 not in table
+    assert repr(births) == f"<TablePointer {births.dataset} [12, 4] on hospital>"
+    assert repr(births.mock) == f"<MockTable [3, 4]: mock of {births.dataset}, here>"
+    assert "on hospital" in births._repr_html_() and "on hospital" not in births.mock._repr_html_()
     assert isinstance(births.mock, MockTable)
     assert births.mock.mock is births.mock
 
@@ -206,5 +209,16 @@ def test_dates_and_days_are_turned_into_each_other() -> None:
     for wrong in ("last Tuesday", 3, None):
         with pytest.raises(gridclient.InvalidInputError, match="1990-01-31"):
             gridclient.days(wrong)
-    with pytest.raises(OverflowError):
-        gridclient.date_of(1e9)
+    for number in (1e9, -1e9, float("nan"), float("inf")):
+        with pytest.raises(gridclient.InvalidInputError, match="is no date"):
+            gridclient.date_of(number)
+
+
+def test_what_a_function_of_a_table_gives_is_taken_in_one_way_here_and_there(births: TablePointer) -> None:
+    def total(table: Any) -> Any:
+        return gridclient.get((table["weight"] * table["first"]).sum())
+
+    assert total(births.mock) == (MOCK["weight"] * MOCK["first"]).sum()
+    assert total(births) == (FRAME["weight"] * FRAME["first"]).sum()
+    assert gridclient.get(births.mock).num_rows == len(MOCK)
+    assert gridclient.get(births).num_rows == len(FRAME)

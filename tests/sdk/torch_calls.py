@@ -67,7 +67,7 @@ torch.linalg.matmul(a, b); torch.linalg.norm(x); torch.linalg.norm(s, 2); torch.
 torch.linalg.vector_norm(x, 3, dim=1); torch.linalg.matrix_norm(s); torch.linalg.matrix_norm(s, "nuc")
 torch.linalg.det(s); torch.det(s); torch.logdet(s); torch.slogdet(s); torch.linalg.slogdet(s); torch.linalg.inv(s)
 torch.inverse(s); torch.linalg.inv_ex(s); torch.linalg.solve(s, w); torch.linalg.solve_ex(s, w)
-torch.linalg.solve_triangular(t, s, upper=False); torch.triangular_solve(s, t, upper=False); torch.linalg.cholesky(s)
+torch.linalg.solve_triangular(t, s, upper=False); torch.linalg.cholesky(s)
 torch.linalg.cholesky_ex(s); torch.cholesky(s); torch.cholesky_inverse(t); torch.cholesky_solve(s, t)
 torch.linalg.qr(a); torch.qr(a); torch.linalg.svd(a); torch.svd(a); torch.linalg.svdvals(a); torch.linalg.eigh(s)
 torch.linalg.eigvalsh(s); torch.linalg.eig(s); torch.linalg.eigvals(s); torch.linalg.pinv(a); torch.pinverse(a)
@@ -284,12 +284,12 @@ Tensor.masked_scatter_ Tensor.masked_select Tensor.nonzero Tensor.numpy Tensor.r
 Tensor.share_memory_ Tensor.squeeze_ Tensor.storage Tensor.storage_offset Tensor.swapaxes_ Tensor.t_ Tensor.to_sparse
 Tensor.tolist Tensor.transpose_ Tensor.unfold Tensor.unsqueeze_ Tensor.untyped_storage Tensor.view torch.allclose
 torch.argwhere torch.as_strided torch.bilinear torch.bincount torch.cholesky torch.combinations torch.complex
-torch.det torch.embedding_bag torch.equal torch.fft.fft torch.fft.fft2 torch.fft.fftn torch.fft.hfft torch.fft.ifft
+torch.embedding_bag torch.equal torch.fft.fft torch.fft.fft2 torch.fft.fftn torch.fft.hfft torch.fft.ifft
 torch.fft.ifft2 torch.fft.ifftn torch.fft.ihfft torch.fft.irfft torch.fft.irfft2 torch.fft.irfftn torch.fft.rfft
 torch.fft.rfft2 torch.fft.rfftn torch.gcd torch.geqrf torch.histc torch.histogram torch.is_nonzero torch.lcm
-torch.linalg.det torch.linalg.eig torch.linalg.eigvals torch.linalg.ldl_factor torch.linalg.lstsq
-torch.linalg.matrix_exp torch.linalg.slogdet torch.logdet torch.lstm torch.masked_scatter torch.masked_select
-torch.matrix_exp torch.multinomial torch.nonzero torch.pdist torch.poisson torch.polar torch.slogdet
+torch.linalg.eig torch.linalg.eigvals torch.linalg.ldl_factor torch.linalg.lstsq
+torch.linalg.matrix_exp torch.lstm torch.masked_scatter torch.masked_select
+torch.matrix_exp torch.multinomial torch.nonzero torch.pdist torch.poisson torch.polar 
 torch.special.airy_ai torch.special.bessel_j0 torch.special.bessel_j1 torch.special.bessel_y0 torch.special.bessel_y1
 torch.special.modified_bessel_i0 torch.special.modified_bessel_i1 torch.special.modified_bessel_k0
 torch.special.modified_bessel_k1 torch.special.scaled_modified_bessel_k0 torch.special.scaled_modified_bessel_k1

@@ -5,9 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from gridclient.program.graph import PARAMETER, Node, Ref
+from gridclient.recorder import Pointer
 from tests.sdk.local_node import LocalNode, references
+
+
+def parts(module: nn.Module) -> dict[str, Any]:
+    """Parameters and buffers by name."""
+    return dict([*module.named_parameters(), *module.named_buffers()])
+
+
+def away(tensor: Any) -> bool:
+    """Whether it is on a node."""
+    return type(tensor) is Pointer
 
 
 class TrainingNode(LocalNode):

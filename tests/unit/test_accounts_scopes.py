@@ -27,7 +27,8 @@ def api_of(people: People, *scopes: str) -> Api:
 @pytest.mark.parametrize("scope", list(Scope))
 def test_every_token_may_look(people: People, scope: Scope) -> None:
     api = api_of(people, scope)
-    assert api("GET", "me/")[0] == 200
+    status, me = api("GET", "me/")
+    assert (status, me["scopes"]) == (200, [scope])
     assert api("GET", "users/")[0] == 200
 
 
@@ -44,6 +45,7 @@ def test_every_token_may_look(people: People, scope: Scope) -> None:
         ("POST", "requests/00000000-0000-0000-0000-000000000000/approve/", Scope.GOVERN),
         ("POST", "requests/00000000-0000-0000-0000-000000000000/deny/", Scope.GOVERN),
         ("POST", "requests/00000000-0000-0000-0000-000000000000/withdraw/", Scope.COMPUTE),
+        ("DELETE", "plans/never-was/", Scope.COMPUTE),
     ],
 )
 def test_changes_need_their_scope(people: People, method: str, path: str, needed: Scope) -> None:
@@ -54,6 +56,15 @@ def test_changes_need_their_scope(people: People, method: str, path: str, needed
         else:
             assert code(answer) == (403, "not_permitted")
             assert answer[1]["error"]["details"]["scope"] == needed
+
+
+def test_a_limited_token_makes_no_wider_one(people: People) -> None:
+    api = api_of(people, "govern", "publish")
+    for asked, made in ((None, ["publish", "govern"]), (["publish"], ["publish"])):
+        status, token = api("POST", "tokens/", {"name": "child", "scopes": asked})
+        assert (status, token["scopes"]) == (201, made)
+    assert code(api("POST", "tokens/", {"name": "child", "scopes": ["compute"]})) == (403, "not_permitted")
+    assert Api(people.administrator)("POST", "tokens/", {"name": "child"})[1]["scopes"] is None
 
 
 def test_a_token_signs_itself_out_whatever_it_is_for(people: People) -> None:

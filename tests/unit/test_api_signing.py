@@ -33,7 +33,7 @@ def test_a_password_is_exchanged_for_a_token_that_ends_by_itself(client: Client,
     assert token.kind == "session"
     assert timedelta(hours=11) < token.expires - now() <= timedelta(hours=12)
     me = client.get("/api/me/", headers=bearer(signed["token"])).json()
-    assert me == {**signed["user"], "node": {"id": "ward", "name": "ward"}}
+    assert me == {**signed["user"], "scopes": None, "node": {"id": "ward", "name": "ward"}}
 
 
 def test_after_signing_out_the_token_is_worth_nothing(client: Client, people: People) -> None:

@@ -215,7 +215,17 @@ def test_a_parameter_is_public_when_it_is_sent(lesson: Lesson) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [["", "w"], ["ab", ""], ["a" * 65, "w"], ["ab", "w" * 201], ["ab", "w\n"], ["ab", "w\u202e"], ["ab"], [1, 2]],
+    [
+        ["", "w"],
+        ["ab", ""],
+        ["a" * 65, "w"],
+        ["ab", "w" * 201],
+        ["ab", "w\n"],
+        ["ab", "w\u202e"],
+        ["ab"],
+        [1, 2],
+        ["ab", "__metadata__"],
+    ],
 )
 def test_a_parameter_is_named(lesson: Lesson, args: list[Any]) -> None:
     with pytest.raises(InvalidInputError):

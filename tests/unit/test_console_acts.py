@@ -20,9 +20,13 @@ from apps.network import actions as network
 from apps.network.models import Membership, Node
 from apps.permissions import actions as permissions
 from apps.permissions.models import Grant
+from apps.plans import actions as plans
+from apps.plans.models import Plan
+from gridclient.program.plan_format import decode_plan
 from gridclient.wire.errors import AuthenticationError
 from tests.factories.network import NOW, acting_as, join_of, member
 from tests.factories.people import PASSWORD, People
+from tests.factories.plans import double
 from tests.factories.queue import publish, submit
 
 pytestmark = pytest.mark.django_db
@@ -58,6 +62,20 @@ def said(answer: HttpResponse) -> str:
 
 def last_verb() -> str:
     return AuditEvent.objects.latest("seq").verb
+
+
+# --- plans ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_administrator_deletes_the_plan_of_a_closed_account(at: Any, people: People) -> None:
+    data = double("double")
+    plan = plans.send(plans.Arrived(data, decode_plan(data)), allow_download=False, by=people.scientist)
+    accounts.deactivate(people.scientist, by=people.administrator)
+    for who, offered in (("administrator", True), ("owner", False), ("auditor", False)):
+        assert (">Delete<" in text(at(who).get(f"{page(plan)}/change/"))) is offered
+    answer = at("administrator").post(f"{page(plan)}/do/delete/", follow=True)
+    assert "double is deleted" in said(answer) and answer.redirect_chain == [("/admin/plans/plan/", 302)]
+    assert last_verb() == "plan_deleted" and not Plan.objects.exists()
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -125,6 +143,15 @@ def test_nobody_decides_on_a_request_of_their_own(at: Any, people: People) -> No
     assert ">Approve<" not in text(client.get(f"{page(own)}/change/"))
     assert decide(client, own, "approve").status_code == 403
     assert "Withdrawn." in said(client.post(f"{page(own)}/do/withdraw/", follow=True))
+
+
+def test_the_page_of_a_request_that_will_not_run_again_says_that_its_program_is_gone(
+    at: Any, people: People, request_: DataRequest
+) -> None:
+    assert "no longer kept" not in text(at("owner").get(f"{page(request_)}/change/"))
+    queue.withdraw(request_, by=people.scientist)
+    shown = text(at("owner").get(f"{page(request_)}/change/"))
+    assert "no longer kept" in shown and "the sum of February births" in shown and request_.program_hash[:16] in shown
 
 
 def test_one_is_led_from_request_to_request(at: Any, people: People, request_: DataRequest) -> None:

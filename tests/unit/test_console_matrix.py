@@ -21,6 +21,7 @@ from apps.network.models import Announcement, Membership, Node, State
 from apps.permissions import actions as permissions
 from apps.permissions.models import Grant
 from apps.plans import actions as plans
+from apps.plans.models import Plan
 from apps.tags.models import Tag
 from gridclient.program.plan_format import decode_plan
 from gridsite.reference.plans import vectors
@@ -80,7 +81,7 @@ MATRIX = {
     "permissions_grant_act": "302 302 302 404 403 403 403",
     "plans_plan_changelist": "302 302 200 200 200 200 200",
     "plans_plan_change": "302 302 200 200 200 200 200",
-    "plans_plan_act": "302 302 404 404 404 404 404",
+    "plans_plan_act": "302 302 403 403 403 403 302",
     "network_membership_changelist": "302 302 403 403 403 200 200",
     "network_membership_change": "302 302 403 403 403 200 200",
     "network_membership_act": "302 302 403 403 403 403 302",
@@ -122,7 +123,7 @@ ACTS = {
     "datasets_datasetversion": [],
     "tags_tag": [],
     "permissions_grant": ["revoke"],
-    "plans_plan": [],
+    "plans_plan": ["delete"],
     "network_membership": ["pin"],
     "network_node": ["approve", "reject", "remove"],
     "network_announcement": [],
@@ -369,7 +370,7 @@ def test_a_dataset_page_names_who_was_granted_what_to_its_owner_only(people: Peo
 def state() -> list[object]:
     """What may not change by looking."""
     rows: list[object] = [AuditEvent.objects.count(), Node.objects.filter(state=State.APPROVED).count()]
-    for model in (DataRequest, Grant, AccessToken, Dataset, Membership, Node, Team):
+    for model in (DataRequest, Grant, AccessToken, Dataset, Membership, Node, Plan, Team):
         rows += list(model._default_manager.order_by("pk").values())
     rows += [
         (user.username, user.is_active, user.password, [role.pk for role in user.roles.order_by("pk")])

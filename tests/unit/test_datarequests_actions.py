@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import struct
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.db import IntegrityError, transaction
 
 from apps.accounts.actions import deactivate
@@ -15,7 +17,7 @@ from apps.audit.models import AuditEvent
 from apps.audit.queries import verify
 from apps.core.clock import now
 from apps.datarequests import actions, policies, tidy
-from apps.datarequests.models import MAX_FAILURES, DataRequest
+from apps.datarequests.models import MAX_FAILURES, MAY_RUN, DataRequest
 from apps.datarequests.queries import (
     HIDDEN,
     answer_of,
@@ -277,12 +279,12 @@ def constants(folder: Path, nbytes: int = 1000) -> Path:
 
 
 @pytest.mark.parametrize("ending", ["withdrawn", "denied", "answered", "failed"])
-def test_a_request_that_never_runs_again_keeps_no_constants_on_disk(
+def test_a_request_that_never_runs_again_keeps_no_program_and_no_constants(
     people: People, births: Dataset, tmp_path: Path, django_capture_on_commit_callbacks: Any, ending: str
 ) -> None:
     request = submit(people.scientist, births, constants_file=constants(tmp_path))
     held = request.held_bytes
-    assert held == 1000 + len(request.program)
+    assert held == 1000 + len(request.program) and request.may_run
     with django_capture_on_commit_callbacks(execute=True):
         match ending:
             case "withdrawn":
@@ -300,7 +302,41 @@ def test_a_request_that_never_runs_again_keeps_no_constants_on_disk(
     request.refresh_from_db()
     assert request.constants_file is None and request.held_bytes == 0
     assert request.folder.exists() is (ending == "answered")
-    assert (request.words, len(request.program_hash)) == ("the sum of February births", 64) and request.program
+    assert (request.words, len(request.program_hash)) == ("the sum of February births", 64)
+    assert (bytes(request.program), request.may_run) == (b"", False)
+    if ending == "answered":
+        actions.delivered(request, to=people.scientist)
+        assert answer_of(request).data == struct.pack("<d", 1.5)
+
+
+def test_a_request_that_may_still_run_keeps_its_program(people: People, request_: DataRequest) -> None:
+    approved(request_, people)
+    actions.mark_failed(request_, "It failed.")
+    request_.refresh_from_db()
+    assert bytes(request_.program) and request_.may_run
+
+
+def test_an_upgrade_empties_the_programs_that_will_not_run_again(people: People, births: Dataset) -> None:
+    over, waiting = submit(people.scientist, births), submit(people.scientist, births)
+    program = bytes(over.program)
+    actions.withdraw(over, by=people.scientist)
+    DataRequest.objects.update(program=program, held_bytes=len(program))
+    import_module("apps.datarequests.migrations.0004_empty_programs").empty(apps, None)
+    for row, kept in ((over, b""), (waiting, program)):
+        row.refresh_from_db()
+        assert (bytes(row.program), row.held_bytes) == (kept, len(kept))
+
+
+def test_what_may_run_is_the_same_for_one_request_and_in_the_database(people: People, births: Dataset) -> None:
+    rows = [submit(people.scientist, births) for _ in range(4)]
+    actions.withdraw(rows[0], by=people.scientist)
+    approved(rows[1], people)
+    for count in (2, 3):
+        approved(rows[count], people)
+        for _ in range(count - 1):
+            actions.mark_failed(rows[count], "It failed.")
+    running = set(DataRequest.objects.filter(MAY_RUN))
+    assert running == {row for row in DataRequest.objects.all() if row.may_run} == {rows[1], rows[2]}
 
 
 def test_constants_stay_while_a_decision_can_still_fail_to_commit(

@@ -6,6 +6,7 @@ import asyncio
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,6 +122,16 @@ def test_constants_and_the_approved_version_are_those_of_the_request(people: Peo
     actions.approve(request, reason="Fine.", by=people.owner)
     go(lambda workers: runner.answer(workers, request.pk))
     assert value(request) == pytest.approx(2 * WEIGHTS[:, 0].sum())
+
+
+def test_a_request_that_another_process_has_answered_is_left_alone(people: People, caplog: Any) -> None:
+    request = submit(people.scientist, publish(people.owner))
+    actions.approve(request, reason="Fine.", by=people.owner)
+    go(lambda workers: runner.answer(workers, request.pk))
+    first = value(request)
+    go(lambda workers: runner.answer(workers, request.pk))
+    request.refresh_from_db()
+    assert (value(request), request.failures, caplog.messages) == (first, 0, [])
 
 
 def failed(request: DataRequest) -> bool:

@@ -62,7 +62,7 @@ ROUTES: list[Row] = [
     ("plans/", "GET", "plans/", None, "401 200 200 200 200 200 200"),
     ("plans/<str:name>/", "GET", "plans/{plan}/", None, "401 200 200 200 200 200 200"),
     ("plans/<str:name>/", "GET", "plans/never-was/", None, "401 404 404 404 404 404 404"),
-    ("plans/<str:name>/", "DELETE", "plans/{plan}/", None, "401 403 403 403 403 403 403"),
+    ("plans/<str:name>/", "DELETE", "plans/{plan}/", None, "401 403 403 403 403 403 204"),
     # Of the account `asker`, for itself; `copied` is for others too.
     ("plans/<str:name>/bytes/", "GET", "plans/{plan}/bytes/", None, "401 403 403 403 403 403 403"),
     ("plans/<str:name>/bytes/", "GET", "plans/{copied}/bytes/", None, "401 200 200 200 200 200 200"),

@@ -18,7 +18,14 @@ from websockets.exceptions import ConnectionClosed
 
 from gridclient.program.graph import ASSET, Node, Ref
 from gridclient.wire import messages as m
-from gridclient.wire.errors import AuthenticationError, GetNotPermittedError, InternalError, LimitExceededError
+from gridclient.wire.errors import (
+    AuthenticationError,
+    GetNotPermittedError,
+    InternalError,
+    InvalidInputError,
+    LimitExceededError,
+    NotFoundError,
+)
 from gridclient.wire.frames import (
     pack_batch,
 )
@@ -166,6 +173,35 @@ def test_revoked_grant_stops_the_next_get_of_an_open_session(staff: Staff, owner
         staff.call(owner, "DELETE", f"grants/{grant}/")
         with pytest.raises(GetNotPermittedError):
             client.get(value)
+        goes_on(client)
+
+
+def test_mock_data_of_a_dataset_that_was_taken_away_come_by_no_detour(staff: Staff, owner: str, scientist: str) -> None:
+    """Nobody decides about mock data: hidden in a value that is decided about, they would leave with it."""
+    with staff.client(owner) as publisher:
+        hidden = publisher.publish(np.ones((12, 1)), name=next(names), columns=COLUMNS, visibility="granted")
+        shared = publisher.publish(np.arange(12.0).reshape(12, 1), name=next(names), columns=COLUMNS)
+    grant = staff.give(owner, hidden, scientist, "compute")
+    staff.give(owner, shared, scientist, "read")
+    with staff.client(scientist) as client:
+        mock = client.asset(hidden, "mock")
+        detour = client.node("aten::add.Tensor", client.node("aten::mul.Tensor", client.asset(shared), 0.0), mock)
+        shape_only = client.node("aten::add.Tensor", client.asset(shared), client.node("aten::zeros_like", mock))
+        assert client.get(detour).shape == client.get(shape_only).shape == (12, 1)
+        staff.call(owner, "DELETE", f"grants/{grant}/")
+        for value in (mock, detour, shape_only):
+            with pytest.raises(NotFoundError):
+                client.get(value)
+        with pytest.raises(NotFoundError):
+            client.request(detour)
+        assert client.get(client.asset(shared)).sum() == 66
+
+
+def test_names_of_datasets_that_are_none_are_not_kept(staff: Staff, scientist: str) -> None:
+    with staff.client(scientist) as client:
+        long = client.node("grid::asset", "x" * 100_000, 1, "values")
+        with pytest.raises(InvalidInputError, match="named by dataset id"):
+            client.get(long)
         goes_on(client)
 
 

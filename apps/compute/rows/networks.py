@@ -13,7 +13,8 @@ def convolving(operands: list[Shape], outputs: list[Shape]) -> int:
     """Two for each weight at each place: of the result, or of the input where it is transposed (or may be)."""
     taken, weight = operands[:2]
     straight = prod(outputs[0]) * prod(weight[1:])
-    transposed = prod(taken) * prod(weight[1:])
+    # Transposed, what lies between the places is written (and added up) too.
+    transposed = max(prod(taken) * prod(weight[1:]), prod(outputs[0]) * prod(weight[2:]))
     if weight[0] != outputs[0][1]:
         straight = 0
     if weight[0] != taken[1]:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from math import prod
+
+from apps.compute.labels import Shape
 from apps.compute.rows.base import Operation, aten, factoring, multiplying, per_input
 from apps.compute.rules import products
+
+
+def summing(operands: list[Shape], outputs: list[Shape]) -> int:
+    """A product for each matrix of a batch, all added up."""
+    first, second = operands[-2:]
+    return 2 * prod(first) * second[-1] + per_input(operands, outputs)
+
+
 
 _BATCHED = {
     "linalg_cholesky_ex": "Cholesky factor of {self}",
@@ -36,7 +47,7 @@ ROWS: list[Operation] = [
     *aten(products.addmv, multiplying, {"addmv": "{beta} × {self} + {alpha} × {mat} @ {vec}"}, probe=True),
     *aten(products.addr, multiplying, {"addr": "{beta} × {self} + {alpha} × {vec1} outer {vec2}"}, probe=True),
     *aten(products.baddbmm, multiplying, {"baddbmm": "{beta} × {self} + {alpha} × {batch1} @ {batch2}"}, probe=True),
-    *aten(None, multiplying, {"addbmm": "{beta} × {self} + {alpha} × the sum of {batch1} @ {batch2}"}, probe=True),
+    *aten(None, summing, {"addbmm": "{beta} × {self} + {alpha} × the sum of {batch1} @ {batch2}"}, probe=True),
     *aten(products.crossed, per_input, {"linalg_cross": "cross product of {self} and {other}"}, probe=True),
     *aten(products.by_matrix, factoring, _BATCHED, probe=True),
     *aten(None, factoring, _SOLVED, probe=True),

@@ -12,6 +12,7 @@ _COUNTS = {
     "count_nonzero": "how many of {self} are not 0 along {dim}",
     "count_nonzero.dim_IntList": "how many of {self} are not 0 along {dim}",
 }
+_KTH = {"kthvalue": "value number {k} of {self} along {dim}, from the smallest, and where"}
 _WITHIN = {
     "prod": "product of {self}",
     "prod.dim_int": "product of {self} along {dim}",
@@ -44,7 +45,6 @@ _WITHIN = {
     "nanmedian": "median of {self}, missing values left out",
     "nanmedian.dim": "median of {self} along {dim}, missing values left out, and where",
     "mode": "most frequent of {self} along {dim}, and where",
-    "kthvalue": "value number {k} of {self} along {dim}, from the smallest, and where",
 }
 _ORDERED = {
     "sort": "{self} sorted along {dim}, and from where",
@@ -71,6 +71,7 @@ ROWS: list[Operation] = [
     *aten(reductions.means, per_input, _MEANS, probe=True),
     *aten(reductions.totals, per_input, _COUNTS, probe=True),
     *aten(reductions.within_rows, several, _WITHIN, chooses=True, probe=True),
+    *aten(reductions.within_rows, comparing, _KTH, chooses=True, probe=True),
     *aten(reductions.ordered, comparing, _ORDERED, chooses=True, probe=True),
     *aten(reductions.ordered, several, _RUNNING, chooses=True, probe=True),
     *aten(reductions.renormed, several, _RENORMED, probe=True),

@@ -118,6 +118,13 @@ def polygamma(n: int, self: torch.Tensor) -> torch.Tensor:
     return torch.where(low, torch.nan, torch.ops.aten.polygamma.default(n, torch.where(low, 1, self)))
 
 
+def mvlgamma(self: torch.Tensor, p: int) -> torch.Tensor:
+    """Time and memory grow with p: more than 64 dimensions are refused."""
+    if not 1 <= p <= 64:
+        raise ValueError("p is between 1 and 64")
+    return torch.ops.aten.mvlgamma.default(self, p)
+
+
 def _incomplete(overload: Callable[..., Any], self: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     missing = torch.isnan(self) | torch.isnan(other)
     made: torch.Tensor = overload(torch.where(missing, 1, self), torch.where(missing, 1, other))
@@ -131,6 +138,7 @@ TOTAL: dict[str, Callable[..., Any]] = {
     "aten::remainder.Scalar_Tensor": remainder,
     "aten::fmod.Tensor": fmod,
     "aten::polygamma": polygamma,
+    "aten::mvlgamma": mvlgamma,
     "aten::igamma": partial(_incomplete, torch.ops.aten.igamma.default),
     "aten::igammac": partial(_incomplete, torch.ops.aten.igammac.default),
 }

@@ -193,6 +193,16 @@ _ALONG = {
 _WRAPPING = {_ALONG["aten::index_fill.int_Scalar"], _ALONG["aten::index_fill.int_Tensor"]}
 """These count negative positions from the end."""
 
+def masked_fill(self: torch.Tensor, mask: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A value that the dtype does not hold is cast to it; the kernel would raise."""
+    return torch.ops.aten.masked_fill.Tensor(self, mask, value.to(self.dtype))
+
+
+def index_fill(self: torch.Tensor, dim: int, index: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A value that the dtype does not hold is cast to it; the kernel would raise."""
+    return along(_ALONG["aten::index_fill.int_Tensor"], self, dim, index, value.to(self.dtype))
+
+
 TOTAL: dict[str, Callable[..., Any]] = {
     "aten::index_select": index_select,
     "aten::gather": gather,
@@ -204,4 +214,6 @@ TOTAL: dict[str, Callable[..., Any]] = {
     "aten::searchsorted.Tensor": searchsorted,
     "aten::searchsorted.Scalar": searchsorted_number,
     **{name: partial(along, overload) for name, overload in _ALONG.items()},
+    "aten::index_fill.int_Tensor": index_fill,
+    "aten::masked_fill.Tensor": masked_fill,
 }

@@ -28,5 +28,13 @@ def days(moment: date | datetime | str) -> float:
 
 
 def date_of(number: float) -> date:
-    """The date that a number of days since 1970-01-01 lies in. Raises OverflowError outside of years 1 to 9999."""
-    return date(1970, 1, 1) + timedelta(days=int(number // 1))
+    """The date that a number of days since 1970-01-01 lies in.
+
+    Raises InvalidInputError where there is none: outside of the years 1 to 9999, and for NaN.
+    """
+    try:
+        return date(1970, 1, 1) + timedelta(days=int(number // 1))
+    except (OverflowError, ValueError):
+        raise InvalidInputError(
+            f"{number} days since 1970-01-01 is no date; dates are in the years 1 to 9999."
+        ) from None

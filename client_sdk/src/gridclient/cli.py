@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gridclient import credentials, html
+from gridclient import __version__, credentials, html
 from gridclient.credentials import SignIn
 from gridclient.datasets import Dataset
 from gridclient.http import Http, checked_url
@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gridsite", description="Find private data, and fetch answers about them.")
+    parser.add_argument("--version", action="version", version=f"gridsite {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], None], help: str) -> argparse.ArgumentParser:
@@ -148,7 +149,10 @@ def _place(options: argparse.Namespace, roles: Sequence[str]) -> Node | GridNetw
     try:
         return connect(url, token=token) if role == "node" else connect_network(url, token=token)
     except AuthenticationError as error:
-        raise AuthenticationError(f"{error.message} Sign in again: gridsite login {url}", **error.details) from None
+        # What the other end advises is about Python; here one command does it.
+        raise AuthenticationError(
+            f"{url} does not accept this token. Sign in again: gridsite login {url}", **error.details
+        ) from None
 
 
 def _only(kept: dict[str, SignIn], roles: Sequence[str]) -> str:
@@ -202,7 +206,9 @@ def _request(node: Node, id: str) -> DataRequest:
 
 
 def _public(dataset: Dataset) -> dict[str, Any]:
-    return {"node": dataset.location.id, **dataset.metadata}
+    known = dataset.metadata
+    # As the table says it: the name is what a program calls it by, and what its owner typed is the title.
+    return {"node": dataset.location.id, **known, "title": known["name"], "name": dataset.name}
 
 
 def _show(found: Listing[T], fields: Callable[[T], dict[str, Any]], options: argparse.Namespace) -> None:

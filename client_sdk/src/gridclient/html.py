@@ -91,8 +91,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, note: str = 
 
 
 def card(kind: str, name: str, facts: Mapping[str, str], *, below: str = "") -> str:
-    """An object: what it is, its name and its facts. `facts` and `below` are HTML; empty facts are left out."""
-    head = f'<div style="{_LINE}"><span style="opacity:.7">{text(kind)}</span> <b>{text(name)}</b></div>'
+    """An object: what it is, its name and its facts. `facts` and `below` are HTML; what is empty is left out."""
+    called = f" <b>{text(name)}</b>" if name else ""
+    head = f'<div style="{_LINE}"><span style="opacity:.7">{text(kind)}</span>{called}</div>'
     rows = "".join(
         f'<tr><td style="{_CELL};opacity:.7">{text(label)}</td><td style="{_CELL}">{fact}</td></tr>'
         for label, fact in facts.items()

@@ -26,12 +26,14 @@ IDENTITY, PROOF = b"gridsite/identity/1\n", b"gridsite/proof/1\n"
 
 @dataclass(frozen=True)
 class Account:
-    """A signed-in account on one deployment. `session`: the token was made by this sign-in and ends with it."""
+    """A signed-in account on one deployment. `session`: the token was made by this sign-in and ends with it.
+    `scopes`: what the token may be used for at most; None: all that the rights allow."""
 
     http: Http
     username: str
     rights: tuple[str, ...]
     session: bool
+    scopes: tuple[str, ...] | None = None
 
 
 def identity_of(http: Http, *, role: str | None, challenge: str = "") -> dict[str, Any]:
@@ -88,11 +90,9 @@ def with_token(url: str, token: str) -> Account:
         http.close()
         if not isinstance(error, AuthenticationError):
             raise
-        raise AuthenticationError(
-            f"{url} does not accept this token: {error.message} Make a new one there, or sign in with a password.",
-            **error.details,
-        ) from None
-    return Account(http, me["username"], tuple(me["rights"]), session=False)
+        raise AuthenticationError(f"{url} does not accept this token: {error.message}", **error.details) from None
+    scopes = me.get("scopes")
+    return Account(http, me["username"], tuple(me["rights"]), False, None if scopes is None else tuple(scopes))
 
 
 def with_assertion(network: Http, node: Mapping[str, str]) -> Account:

@@ -97,6 +97,12 @@ DATASETS: Columns = {
     "rights": lambda dataset: dataset.rights,
     "description": lambda dataset: dataset.description,
 }
+PLANS: Columns = {
+    "name": lambda plan: plan.name,
+    "owner": lambda plan: plan.owner,
+    "inputs": lambda plan: [f"{each.name} {each.dtype} {each.shape}" for each in plan.inputs],
+    "description": lambda plan: plan.description,
+}
 REQUESTS: Columns = {
     "id": lambda request: request.id,
     "state": lambda request: request.state,

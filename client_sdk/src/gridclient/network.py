@@ -41,6 +41,7 @@ class GridNetwork(Administration):
             "address": html.link(self.url),
             "user": html.text(self.user or "guest"),
             "rights": html.text(self.rights),
+            "token only for": html.text(self._account.scopes if self._account else None),
         }
         return html.card("GridNetwork", self.name, facts)
 
@@ -153,7 +154,7 @@ class GridNetwork(Administration):
         own = self._own(entry["public_key"])
         if own is not None:
             # Its address is the one that the user typed, not the one that the search gave.
-            return Account(Http(own.url, own.http.token), own.user, own.rights, session=False)
+            return Account(Http(own.url, own.http.token), own.user, own.rights, False, own.scopes)
         several = len(connected_to(entry["public_key"])) > 1
         why = "You have several connections to it." if several else "You are a guest of this network."
         raise AuthenticationError(

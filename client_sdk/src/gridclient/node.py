@@ -17,7 +17,7 @@ from gridclient.connection import Connection
 from gridclient.datasets import Dataset
 from gridclient.http import Http, checked_url
 from gridclient.identity import Account, identity_of, sign_in, with_token
-from gridclient.listings import DATASETS, POINTERS, REQUESTS, Listing
+from gridclient.listings import DATASETS, PLANS, POINTERS, REQUESTS, Listing
 from gridclient.program.graph import Node as ProgramNode
 from gridclient.program.graph import Ref
 from gridclient.requests import DataRequest, GetNotPermittedError, checked_reason
@@ -27,6 +27,7 @@ from gridclient.wire.errors import (
     ConnectionLostError,
     GridError,
     InvalidInputError,
+    NotFoundError,
 )
 from gridclient.wire.errors import GetNotPermittedError as Refused
 
@@ -39,6 +40,11 @@ if TYPE_CHECKING:
 
 _alive: weakref.WeakSet[Node] = weakref.WeakSet()
 _connected: list[Node] = []
+# What pointers, requests and plans ask of their node. Completion offers what people ask.
+_OF_THE_LIBRARY = frozenset(
+    "account append constant drop entered fetch get http keep_plan mock node_id pointer publish recorder request "
+    "submit take value".split()
+)
 
 
 class Node(Administration):
@@ -70,9 +76,13 @@ class Node(Administration):
             "key": html.text(self.public_key[:16]),
             "user": html.text(account.username if account else "not signed in yet"),
             "rights": html.text(account.rights if account else None),
+            "token only for": html.text(account.scopes if account else None),
             "session": "lost: connect again" if self.lost else "",
         }
         return html.card("Node", self.id, facts)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__()} - _OF_THE_LIBRARY)
 
     def __enter__(self) -> Node:
         return self
@@ -104,8 +114,13 @@ class Node(Administration):
 
     @property
     def rights(self) -> tuple[str, ...]:
-        """What my roles allow here."""
+        """What my roles allow here; a token may allow less (`scopes`)."""
         return self.account.rights
+
+    @property
+    def scopes(self) -> tuple[str, ...] | None:
+        """What my access token was made for: some of read, compute, publish, govern; None: all of my rights."""
+        return self.account.scopes
 
     @property
     def lost(self) -> bool:
@@ -121,7 +136,7 @@ class Node(Administration):
 
     def dataset(self, name: str) -> Dataset:
         """One dataset by its name. Raises NotFoundError, alike for absent and for not mine to see."""
-        return Dataset(self, self.http.get(f"datasets/{quote(name, safe='')}/"))
+        return Dataset(self, self._one("dataset", name))
 
     def search(self, *terms: str, limit: int = 1000) -> Listing[Any]:
         """Pointers to what every term matches: a tag ("#births"), or a word of name, description or tags."""
@@ -142,11 +157,11 @@ class Node(Administration):
 
     # --- plans --------------------------------------------------------------------------------------------------
 
-    def plans(self) -> list[StoredPlan]:
+    def plans(self) -> Listing[StoredPlan]:
         """The plans that I may run here, newest first."""
         from gridclient.plans import StoredPlan
 
-        return [StoredPlan(self, row) for row in self.http.pages("plans/")]
+        return Listing((StoredPlan(self, row) for row in self.http.pages("plans/")), PLANS)
 
     def plan(self, name: str, *, download: bool = True) -> Plan | StoredPlan:
         """One plan by its name: a copy of it, or with `download=False` what runs it here.
@@ -155,7 +170,7 @@ class Node(Administration):
         """
         from gridclient.plans import StoredPlan
 
-        stored = StoredPlan(self, self.http.get(f"plans/{quote(name, safe='')}/"))
+        stored = StoredPlan(self, self._one("plan", name))
         return stored.download() if download else stored
 
     def keep_plan(self, data: bytes, *, name: str, allow_download: bool) -> dict[str, Any]:
@@ -165,6 +180,15 @@ class Node(Administration):
         if not isinstance(reply, m.Planned):
             raise _confused()
         return reply.plan
+
+    def _one(self, kind: str, name: str) -> Any:
+        try:
+            return self.http.get(f"{kind}s/{quote(name, safe='')}/")
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"There is no {kind} {name!r} on {self.id}, or none for you; node.{kind}s() lists what there is.",
+                **error.details,
+            ) from None
 
     # --- the recorder's channel ---------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
+from gridclient import html
 from gridclient.plan_calls import Signature, call
 from gridclient.plan_recording import record
 from gridclient.program.graph import Ref
@@ -94,8 +95,12 @@ class Plan:
         return [node.op for node in self._graph.nodes if not node.op.startswith("grid::constant")]
 
     def __repr__(self) -> str:
-        takes = ", ".join(f"{each.name} {each.shape}" for each in self.inputs)
-        return f"<Plan {self.name}({takes}): {len(self.operations)} operations, {self.nbytes} bytes>"
+        count = len(self.operations)
+        operations = f"{count} operation{'' if count == 1 else 's'}"
+        return f"<Plan {html.plain(self.name)}({_takes(self.inputs)}): {operations}, {self.nbytes} bytes>"
+
+    def _repr_html_(self) -> str:
+        return html.card("Plan", self.name, _facts(self) | {"operations": html.text(self.operations)})
 
     def __call__(self, *inputs: Any) -> Any:
         """Run it: on pointers where they are, on local tensors here. Results carry no gradients."""
@@ -150,8 +155,16 @@ class StoredPlan:
         return tuple(Input(each["name"], each["dtype"], each["shape"]) for each in self._fields["inputs"])
 
     def __repr__(self) -> str:
-        takes = ", ".join(f"{each.name} {each.shape}" for each in self.inputs)
-        return f"<StoredPlan {self.name}({takes}) of {self.owner} on {self._node.id}>"
+        where = f"of {html.plain(self.owner)} on {html.plain(self._node.id)}"
+        return f"<StoredPlan {html.plain(self.name)}({_takes(self.inputs)}) {where}>"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "owner": html.text(self.owner),
+            "node": html.text(self._node.id),
+            "may be copied": html.text(self.allow_download),
+        }
+        return html.card("StoredPlan", self.name, _facts(self) | facts)
 
     def __call__(self, *inputs: Any) -> Any:
         """Run it on pointers of this node. Results carry no gradients."""
@@ -169,7 +182,7 @@ class StoredPlan:
         return copy
 
     def delete(self) -> None:
-        """Remove my own plan from the node."""
+        """Remove it from the node, for everybody. For its owner, and for who manages accounts there."""
         self._node.http.delete(f"plans/{self.name}/")
 
     def _signature(self) -> Signature:
@@ -182,6 +195,20 @@ class StoredPlan:
             for each in fields["results"]
         ]
         return Signature(self.name, self.sha256, list(self.inputs), results, fields["size"], fields["draws"])
+
+
+def _takes(inputs: tuple[Input, ...]) -> str:
+    return ", ".join(f"{html.plain(each.name)} {each.shape}" for each in inputs)
+
+
+def _facts(plan: Plan | StoredPlan) -> dict[str, str]:
+    """What a card shows of either."""
+    return {
+        "description": html.text(plan.description),
+        "inputs": html.text([f"{each.name} {each.dtype} {each.shape}" for each in plan.inputs]),
+        "bytes": html.text(plan.nbytes),
+        "sha256": html.text(plan.sha256[:16]),
+    }
 
 
 def _spec(dtype: str, shape: list[int], stride: list[int] | None) -> Spec:

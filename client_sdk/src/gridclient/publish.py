@@ -139,7 +139,7 @@ class PrivateTensor(Publication):
         self._values, self._mock, self._identifiers = values, mock, identifiers
 
     def __repr__(self) -> str:
-        return f"<PrivateTensor {list(self._values.shape)} {self._values.dtype} {' '.join(self.tags)}>"
+        return f"<{' '.join(['PrivateTensor', str(list(self._values.shape)), str(self._values.dtype), *self.tags])}>"
 
     def values(self) -> list[Buffer]:
         tensors = {"values": self._values}
@@ -163,7 +163,7 @@ class PrivateTable(Publication):
         self._table, self._mock = table, mock
 
     def __repr__(self) -> str:
-        return f"<PrivateTable [{self._table.num_rows}, {len(self.columns)}] {' '.join(self.tags)}>"
+        return f"<{' '.join([f'PrivateTable [{self._table.num_rows}, {len(self.columns)}]', *self.tags])}>"
 
     def values(self) -> list[Buffer]:
         return self._stream(self._table)

@@ -1,4 +1,5 @@
-"""A table on a node, and its mock data here: the same interface, so that code written on one runs on the other.
+"""A table on a node, and its mock data here: code written on the mock runs on the pointer. There is more on tensors
+here than on pointers (`tolist`, `item`), and `get` only on pointers: `grid.get(value)` takes the values of either.
 
 `t["c"]` is one column as a tensor [n], by its declared kind:
 
@@ -101,12 +102,11 @@ class Table(ABC, Generic[T]):
         return self.shape[0]
 
     def __repr__(self) -> str:
-        where = f"on {html.plain(self.location.id)}"
-        return f"<{type(self).__name__} {html.plain(self.dataset)} {list(self.shape)} {where}>"
+        return f"<{type(self).__name__} {html.plain(self.dataset)} {list(self.shape)} {self._where()}>"
 
     def _repr_html_(self) -> str:
         facts = {
-            "node": html.text(self.location.id),
+            "rows": html.text(self._where()),
             "shape": html.text(self.shape),
             "tags": html.text(self.tags),
             "description": html.paragraphs(self.description),
@@ -115,6 +115,10 @@ class Table(ABC, Generic[T]):
 
     def _ipython_key_completions_(self) -> list[str]:
         return self.columns
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a column of this name."""
+        return isinstance(name, str) and name in self.columns
 
     def __getitem__(self, names: str | Sequence[str]) -> T:
         """A column [n]; or, for a list of names, columns as float64 [n, len(names)]."""
@@ -139,6 +143,10 @@ class Table(ABC, Generic[T]):
             if column.name == name:
                 return column
         raise InvalidInputError(f"There is no column {name!r}; there are {', '.join(map(repr, self.columns))}.")
+
+    def _where(self) -> str:
+        """Where the rows are."""
+        return f"on {html.plain(self.location.id)}"
 
     @abstractmethod
     def _one(self, column: Column, dtype: torch.dtype) -> T:
@@ -196,6 +204,12 @@ class MockTable(Table[torch.Tensor]):
         super().__init__(dataset)
         self._rows = rows
 
+    def __repr__(self) -> str:
+        return f"<MockTable {list(self.shape)}: mock of {html.plain(self.dataset)}, {self._where()}>"
+
+    def _where(self) -> str:
+        return "here"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Rows of the mock data (usually fewer than the table has) and columns."""
@@ -244,5 +258,5 @@ def _date(number: float) -> Any:
     """The date where there is one: bounds may lie beyond the calendar."""
     try:
         return date_of(number)
-    except OverflowError:
+    except InvalidInputError:
         return number

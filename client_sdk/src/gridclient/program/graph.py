@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from gridclient.wire.counting import has_more_values
 from gridclient.wire.errors import InvalidInputError, LimitExceededError
 
 ASSET = "grid::asset"
@@ -118,11 +119,38 @@ def check_size(nodes: Iterable[Node]) -> None:
         count = _count([*node.args, *node.kwargs.values()], 0)
         together += count
         if count > MAX_ARGUMENTS or together > MAX_ARGUMENTS_TOGETHER:
-            raise LimitExceededError(
-                f"An operation has at most {MAX_ARGUMENTS} arguments, and a batch {MAX_ARGUMENTS_TOGETHER}: long lists "
-                "belong into a tensor.",
-                limit=MAX_ARGUMENTS,
-            )
+            raise too_many_arguments()
+
+
+def too_many_arguments() -> LimitExceededError:
+    return LimitExceededError(
+        f"An operation has at most {MAX_ARGUMENTS} arguments, and a batch {MAX_ARGUMENTS_TOGETHER}: long lists "
+        "belong into a tensor.",
+        limit=MAX_ARGUMENTS,
+    )
+
+
+_nodes = msgspec.msgpack.Decoder(list[Node], ext_hook=ext_hook)
+_LIST = struct.Struct(">BI")
+
+
+def read_nodes(parts: list[msgspec.Raw]) -> Iterator[Node]:
+    """Nodes from the bytes of each. Stop at what `check_size` refuses: little more than what was taken is decoded.
+
+    Raises LimitExceededError for a node of too many values before it is decoded, and InvalidInputError.
+    """
+    together = b"".join(parts)
+    if len(parts) > 1 and len(together) > MAX_ARGUMENTS_TOGETHER:  # a value takes a byte at least
+        middle = len(parts) // 2
+        yield from read_nodes(parts[:middle])
+        yield from read_nodes(parts[middle:])
+        return
+    if len(together) > MAX_ARGUMENTS_TOGETHER and has_more_values(together, 3 * MAX_ARGUMENTS):
+        raise too_many_arguments()  # names of arguments and the fields of the node may come on top
+    try:
+        yield from _nodes.decode(_LIST.pack(0xDD, len(parts)) + together)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"This node of a batch does not follow the schema: {error}") from error
 
 
 def _count(values: list[Any], depth: int) -> int:

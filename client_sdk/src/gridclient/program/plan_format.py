@@ -20,7 +20,7 @@ import hashlib
 import re
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -64,6 +64,8 @@ from gridclient.wire.tensors import ITEM_SIZES, MAX_DIMENSIONS, MAX_EXTENT
 
 MAGIC = b"GRIDPLAN"
 FORMAT_VERSION = 1
+MAX_INSTRUCTION = 64 * 1024
+"""Bytes of an instruction: a number of 9 bytes for each argument, and as much again for texts."""
 
 _HEAD = struct.Struct("<8sBI")
 _NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
@@ -154,17 +156,20 @@ def _write_numbers(code: bytearray, numbers: list[int]) -> None:
 
 
 class _Body(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Lists say their length before they are decoded; instructions stay bytes until each is looked at."""
+
     operations: int
     name: str
     description: str
-    inputs: list[Input]
-    constants: list[bytes]
-    instructions: list[list[Any]]
+    inputs: Annotated[list[Input], msgspec.Meta(max_length=MAX_INPUTS)]
+    constants: Annotated[list[Annotated[bytes, msgspec.Meta(max_length=32)]], msgspec.Meta(max_length=MAX_VALUES)]
+    instructions: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_OPERATIONS)]
     code: bytes
-    results: list[Result]
+    results: Annotated[list[Result], msgspec.Meta(max_length=MAX_RESULTS)]
 
 
 _decoder = msgspec.msgpack.Decoder(_Body)
+_instruction_decoder = msgspec.msgpack.Decoder(list[Any])
 
 
 def decode_plan(data: bytes) -> PlanGraph:
@@ -182,13 +187,13 @@ def decode_plan(data: bytes) -> PlanGraph:
         raise VersionMismatchError(f"This plan has format {version}; this side reads format {FORMAT_VERSION}.")
     try:
         body = _decoder.decode(memoryview(data)[_HEAD.size : _HEAD.size + length])
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        raise InvalidInputError("The body of this plan does not follow the schema.") from None
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"The body of this plan does not follow the schema: {error}") from None
     if body.operations > OPERATIONS_VERSION:
         raise VersionMismatchError(
             f"This plan was made for version {body.operations} of the operations; this side has {OPERATIONS_VERSION}."
         )
-    graph = _graph(body, plan_tensors.decode(memoryview(data)[_HEAD.size + length :]))
+    graph = _graph(body, plan_tensors.decode(memoryview(data)[_HEAD.size + length :], len(body.constants)))
     if encode_plan(graph) != data:
         raise InvalidInputError("This plan is not in the one form that a plan has; save it again.")
     return graph
@@ -196,8 +201,8 @@ def decode_plan(data: bytes) -> PlanGraph:
 
 def _graph(body: _Body, constants: dict[str, Constant]) -> PlanGraph:
     check_words(body.name, body.description)
-    if len(body.inputs) > MAX_INPUTS or not 1 <= len(body.results) <= MAX_RESULTS:
-        raise LimitExceededError(f"A plan has at most {MAX_INPUTS} inputs and 1 to {MAX_RESULTS} results.")
+    if not body.results:
+        raise LimitExceededError(f"A plan has 1 to {MAX_RESULTS} results.", limit=MAX_RESULTS)
     for given in body.inputs:
         if len(given.name) > 64 or not given.name.isascii() or not given.name.isidentifier():
             raise InvalidInputError("An input of a plan is named like a variable, with at most 64 letters.")
@@ -261,6 +266,25 @@ class _Instruction(NamedTuple):
     arguments: int
 
 
+def _instructions(given: list[msgspec.Raw]) -> list[_Instruction]:
+    """Decoded one by one, for as long as they can be those of a plan: each is used, so their arguments are written."""
+    found: list[_Instruction] = []
+    together = 0
+    for raw in given:
+        if len(memoryview(raw)) > MAX_INSTRUCTION:
+            raise LimitExceededError(
+                f"An instruction of a plan has at most {MAX_INSTRUCTION} bytes.", limit=MAX_INSTRUCTION
+            )
+        try:
+            found.append(_instruction(_instruction_decoder.decode(raw)))
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            raise InvalidInputError(f"An instruction of this plan does not follow the schema: {error}") from None
+        together += found[-1].arguments
+        if together > MAX_WRITTEN_OUT:
+            raise LimitExceededError(f"A plan has at most {MAX_WRITTEN_OUT} arguments.", limit=MAX_WRITTEN_OUT)
+    return found
+
+
 def _instruction(given: list[Any]) -> _Instruction:
     match given:
         case [str() as name, int() as outputs, *args] if type(outputs) is int and 1 <= outputs <= 255:
@@ -298,7 +322,7 @@ def _check(values: list[Any], depth: int) -> int:
 
 def _operations(body: _Body, values: list[Ref]) -> list[Node]:
     """The nodes of the code; the values that they give are appended to `values`."""
-    instructions = [_instruction(given) for given in body.instructions]
+    instructions = _instructions(body.instructions)
     numbers = _read_numbers(body.code)
     before = len(values)
     nodes: list[Node] = []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from gridclient.program.graph import Node, Ref
 from gridclient.program.operations import OPERATIONS_VERSION
 from gridclient.program.plan_tensors import Constant
+from gridclient.wire.tensors import MAX_DIMENSIONS
 
 PLAN = "grid::plan"
 """A call: [digest of the plan, number of node ids that it takes, the values of its inputs], `seed` where it draws."""
@@ -32,12 +33,15 @@ SEEDED = frozenset(f"grid::{name}" for name in ("rand", "randn", "randint", "ran
 """Operations whose last argument is a seed: 0 in a plan, drawn anew for every call."""
 
 
+Extents = Annotated[list[int], msgspec.Meta(max_length=MAX_DIMENSIONS)]
+
+
 class Input(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """What a call must give: a contiguous value of this dtype and shape."""
 
     name: str
     dtype: str
-    shape: list[int]
+    shape: Extents
 
 
 class Result(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -45,8 +49,8 @@ class Result(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
 
     value: int
     dtype: str
-    shape: list[int]
-    stride: list[int] | None = None
+    shape: Extents
+    stride: Extents | None = None
 
 
 class PlanGraph(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ import msgspec
 
 from gridclient.wire.errors import InvalidInputError
 from gridclient.wire.messages import TensorHeader
-from gridclient.wire.tensors import check_header
+from gridclient.wire.tensors import MAX_DIMENSIONS, check_header
 
 _NAMES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
@@ -58,15 +58,19 @@ def encode(constants: Mapping[str, Constant]) -> bytes:
     return b"".join([len(text).to_bytes(_LENGTH, "little"), text, *parts])
 
 
-def decode(data: memoryview) -> dict[str, Constant]:
-    """Inverse of `encode`; the values share the buffer. Raises InvalidInputError."""
+def decode(data: memoryview, count: int) -> dict[str, Constant]:
+    """Inverse of `encode` for so many constants; the values share the buffer. Raises InvalidInputError."""
     if not data:
         return {}
     begin = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
     if len(data) < _LENGTH or begin > len(data):
         raise InvalidInputError("The constants of this plan end within their header.")
+    text = bytes(data[_LENGTH:begin])
+    # Entries and extents are counted while they are text: many short ones would take much memory.
+    if text.count(b"{") != count + 1 or text.count(b",") > count * (MAX_DIMENSIONS + 4):
+        raise InvalidInputError("The constants of this plan are not those that it names.")
     try:
-        entries = _decoder.decode(data[_LENGTH:begin])
+        entries = _decoder.decode(text)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise InvalidInputError("The constants of this plan are no safetensors file.") from None
     found = {}

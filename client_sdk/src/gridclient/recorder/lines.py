@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import os
+import site
 import sys
+import sysconfig
 from types import FrameType
 
 import torch
 
 from gridclient.wire.errors import GridError
 
-_INTERNAL = tuple(
-    os.path.join(os.path.dirname(os.path.abspath(path)), "") for path in (torch.__file__, os.path.dirname(__file__))
-)
+_PACKAGES = [os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__))]
+_INSTALLED = [
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    *site.getsitepackages(),
+    site.getusersitepackages(),
+]
+_INTERNAL = ("<frozen ", *{os.path.join(os.path.abspath(folder), "") for folder in _PACKAGES + _INSTALLED})
 _names: dict[str, str | None] = {}
 _MOST_FILES = 10_000
 
 
 def user_line() -> str:
-    """File name and line of the innermost frame outside this package and torch; empty when there is none."""
+    """File name and line of the innermost frame outside this package, torch, the standard library and other
+    installed packages; empty when there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename

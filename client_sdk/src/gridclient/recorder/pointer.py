@@ -130,7 +130,15 @@ class Pointer(Refusals, torch.Tensor):
 
     @data.setter
     def data(self, value: Any) -> None:
-        raise OperationNotAllowedError("pointer.data cannot be replaced; write to it with copy_.", operation="data")
+        if isinstance(value, Pointer) and value._place is self._place:  # model.to("cpu") assigns what is there
+            return
+        raise located(
+            OperationNotAllowedError(
+                "pointer.data cannot be replaced. Take a module back with grid.get(module) before .to(...), .double() "
+                "or .cpu(); write to a tensor with copy_.",
+                operation="data",
+            )
+        )
 
     def __iter__(self) -> Iterator[Any]:
         if self.dim() == 0:

@@ -101,10 +101,12 @@ def guard_data(pointer: type[torch.Tensor]) -> None:
 
     def assign(self: torch.Tensor, value: Any) -> None:
         if isinstance(value, pointer):
-            raise OperationNotAllowedError(
-                "tensor.data = pointer would put a remote value into a local tensor. Compute with the pointer itself; "
-                "grid.send(tensor, node) moves a local tensor to the node.",
-                operation="data",
+            raise located(
+                OperationNotAllowedError(
+                    "tensor.data = pointer would put a remote value into a local tensor. Compute with the pointer "
+                    "itself; grid.send(tensor, node) moves a local tensor to the node.",
+                    operation="data",
+                )
             )
         inherited.__set__(self, value)
 

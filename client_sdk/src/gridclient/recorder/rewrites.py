@@ -150,6 +150,26 @@ def _copy_into(name: str, call: Any) -> Rule:
     return rule
 
 
+def _promoting(name: str) -> Rule:
+    """A loss that torch computes in the dtype of its result; the kernel of a node takes operands of one dtype."""
+    op = operation(name)
+
+    def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        result = tape.infer(name, op.call, args, kwargs)
+        assert isinstance(result, Spec)
+        return tape.apply(op, [_cast(tape, arg, result.dtype) for arg in args], kwargs)
+
+    return rule
+
+
+def _cast(tape: Tape, arg: Any, dtype: torch.dtype) -> Any:
+    """An operand in this dtype; any other argument as it is."""
+    spec = getattr(arg, "spec", None)
+    if spec is None or spec.dtype is dtype:
+        return arg
+    return tape.apply(operation("aten::_to_copy"), (arg,), {"dtype": dtype})
+
+
 def _is_same_size(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
     return bool(args[0].spec.shape == args[1].spec.shape)
 
@@ -193,7 +213,23 @@ def _new_strided(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
     return tape.laid_out(tape.filled(size, 0, dtype), Spec.of(tuple(size), tuple(stride), dtype))
 
 
+def _of_contiguous(name: str) -> Rule:
+    """Autograd asks how the matrix lay when its factors were made: only one way is the same everywhere."""
+    op = operation(name)
+
+    def rule(tape: Tape, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if not args[0].spec.contiguous:
+            raise OperationNotAllowedError(
+                f"{name} takes a matrix that lies row by row: call .contiguous() first.", operation=name
+            )
+        return tape.apply(op, args, kwargs)
+
+    return rule
+
+
 RULES: dict[str, Rule] = {
+    "aten::_linalg_det": _of_contiguous("aten::_linalg_det"),
+    "aten::_linalg_slogdet": _of_contiguous("aten::_linalg_slogdet"),
     "aten::detach": _alias,
     "aten::alias": _alias,
     "aten::lift": _alias,
@@ -212,6 +248,15 @@ RULES: dict[str, Rule] = {
     "aten::fill_.Scalar": _fill,
     "aten::zero_": _zero,
     "aten::_linalg_check_errors": _unchecked,
+    **{
+        name: _promoting(name)
+        for name in (
+            "aten::mse_loss",
+            "aten::mse_loss_backward",
+            "aten::smooth_l1_loss",
+            "aten::smooth_l1_loss_backward",
+        )
+    },
     "aten::is_same_size": _is_same_size,
     "aten::empty_like": _zeros_like,
     "aten::new_empty": _new("aten::new_empty", 0),

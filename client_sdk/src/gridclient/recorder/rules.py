@@ -20,14 +20,14 @@ from gridclient.recorder.places import VIEWS, check_writable
 from gridclient.recorder.rewrites import WRITTEN, Rule, Turned
 from gridclient.recorder.spec import Spec
 from gridclient.recorder.tape import Operation, Tape, Value, not_in_table, operation
-from gridclient.wire.errors import OperationNotAllowedError, RemoteValueError
+from gridclient.wire.errors import OperationNotAllowedError, RemoteValueError, ShapeError
 
 _CHANGES_OF_DTYPE = "aten::_to_copy"
 _VALUES_ASKED = frozenset({"aten::_local_scalar_dense", "aten::item", "aten::is_nonzero"})
 _BY_VALUE = "The shape of its result would depend on private values; use torch.where or multiply by a mask."
 _RECURRENT = (
     "An LSTM in float32 runs in one kernel whose sums cannot be replayed; use torch.nn.LSTMCell step by step, or "
-    "model.double(), which is computed exactly."
+    "use model.double() before it is sent, and data as float64, which is computed exactly."
 )
 _FAST_PATH = "Switch torch's shortcut for evaluation off: torch.backends.mha.set_fastpath_enabled(False)."
 _HINTS = {
@@ -191,6 +191,8 @@ def _write(func: Any) -> Rule:
         tape.infer(name, func, args, kwargs)  # torch's own complaints about shapes and dtypes
         value: Value = tape.apply(twin, args if takes_numbers else _without_number(tape, args), kwargs)
         if value.spec.dtype is not target.spec.dtype:
+            if not torch.can_cast(value.spec.dtype, target.spec.dtype):
+                raise ShapeError(f"{name}: a result of {value.spec.dtype} cannot be written to {target.spec.dtype}.")
             value = tape.apply(operation(_CHANGES_OF_DTYPE), (value,), {"dtype": target.spec.dtype})
         target.write(value)
         return WRITTEN

@@ -16,6 +16,21 @@ import torch
 from gridclient.recorder.spec import DTYPES, Spec
 from gridclient.wire.errors import GridError, OperationNotAllowedError, ShapeError
 
+_NORMS = """
+    native_layer_norm native_group_norm _native_batch_norm_legit_no_training _native_batch_norm_legit_functional
+    _native_batch_norm_legit.no_stats
+""".split()
+_LOSSES = "huber_loss soft_margin_loss binary_cross_entropy binary_cross_entropy_with_logits".split()
+_PRODUCTS = "mm mv bmm dot vdot addmm addmv baddbmm addbmm convolution _cdist_forward".split()
+_INDEXED = {
+    "index_put": 1, "index_add": 2, "index_copy": 2, "index_reduce": 2, "put": 1, "nll_loss_forward": 1,
+    "nll_loss2d_forward": 1,
+}  # fmt: skip
+ONE_DTYPE: dict[str, int | None] = {f"aten::{name}": None for name in [*_PRODUCTS, *_NORMS, *_LOSSES, "heaviside"]} | {
+    f"aten::{name}": position for name, position in _INDEXED.items()
+}
+"""Operations whose operands have one dtype, which meta kernels do not check; and which argument holds positions."""
+
 Key = tuple[Any, ...]
 Specs = Spec | tuple[Spec | None, ...]
 """Of one result, or of several; None for one that was not asked for (a gradient that nobody needs)."""
@@ -70,6 +85,8 @@ def _run(name: str, call: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> S
 
 
 def _call(name: str, call: Any, args: list[Any], kwargs: dict[str, Any]) -> Specs:
+    if name in ONE_DTYPE:
+        _check_dtypes(name, args, kwargs)
     try:
         result = call(*args, **kwargs)
     except GridError:
@@ -84,6 +101,20 @@ def _call(name: str, call: Any, args: list[Any], kwargs: dict[str, Any]) -> Spec
     if isinstance(result, torch.Tensor):
         return _spec(name, result)
     return tuple(None if tensor is None else _spec(name, tensor) for tensor in result)
+
+
+def _check_dtypes(name: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+    """Raise ShapeError for operands of several dtypes: a node would notice them only when the result is asked for."""
+    positions = ONE_DTYPE[name]
+    operands = _tensors([arg for i, arg in enumerate([*args, *kwargs.values()]) if i != positions])
+    dtypes = list(dict.fromkeys(operand.dtype for operand in operands))
+    if len(dtypes) > 1:
+        names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        floating = next((dtype for dtype in dtypes if dtype.is_floating_point), dtypes[0])
+        raise ShapeError(
+            f"{name} takes values of one dtype, not {names}; convert one of them, for example with x.to({floating}).",
+            operation=name,
+        )
 
 
 def _spec(name: str, tensor: torch.Tensor) -> Spec:

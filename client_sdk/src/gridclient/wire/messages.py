@@ -6,11 +6,23 @@ first element is its kind. The node answers commands in order, but a transfer's 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, get_args
 
 import msgspec
 
-from gridclient.program.graph import Node, Ref, check_size, ext_hook, packed
+from gridclient.program.graph import (
+    MAX_ARGUMENTS_TOGETHER,
+    Node,
+    Ref,
+    check_size,
+    ext_hook,
+    packed,
+    read_nodes,
+    too_many_arguments,
+)
 from gridclient.wire.errors import InvalidInputError
 
 PROTOCOL_VERSION = 1
@@ -285,8 +297,22 @@ class NodeBatch(msgspec.Struct, array_like=True, frozen=True):
     commands: list[NodeCommand]
 
 
+class _LongRun(Command, tag="run", frozen=True):
+    """A `Run` whose nodes are still bytes."""
+
+    nodes: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_NODES)]
+
+
+_long: Any = reduce(or_, (_LongRun if kind is Run else kind for kind in get_args(ClientCommand)))
+_LongBatch = msgspec.defstruct(
+    "_LongBatch",
+    [("id", int), ("commands", Annotated[list[_long], msgspec.Meta(max_length=MAX_COMMANDS)])],
+    array_like=True,
+)
+
 _encoder = msgspec.msgpack.Encoder()
 _client = msgspec.msgpack.Decoder(ClientBatch, ext_hook=ext_hook)
+_long_client = msgspec.msgpack.Decoder(_LongBatch, ext_hook=ext_hook)
 _node = msgspec.msgpack.Decoder(NodeBatch, ext_hook=ext_hook)
 
 
@@ -300,8 +326,33 @@ def encode(batch: ClientBatch | NodeBatch) -> bytes:
 
 
 def decode_client(data: bytes | memoryview) -> ClientBatch:
-    """Decode what a client sent. Raises InvalidInputError that names the field at fault, never a value."""
-    return _decode(_client, data)
+    """Decode what a client sent.
+
+    Raises InvalidInputError that names the field at fault, never a value, and LimitExceededError for more arguments
+    than a batch may have: of a long batch, nodes are decoded only until then.
+    """
+    if len(data) <= MAX_ARGUMENTS_TOGETHER:  # a value takes a byte at least
+        batch: ClientBatch = _decode(_client, data)
+        check_size(node for command in batch.commands if isinstance(command, Run) for node in command.nodes)
+        return batch
+    return _decode_long(_decode(_long_client, data))
+
+
+def _decode_long(batch: Any) -> ClientBatch:
+    """The batch with its nodes decoded, one by one for as long as their arguments stay within the limits."""
+    commands: list[ClientCommand] = [Run([]) if isinstance(each, _LongRun) else each for each in batch.commands]
+    runs = [(mine, each) for mine, each in zip(commands, batch.commands, strict=True) if isinstance(mine, Run)]
+    if sum(len(each.nodes) for _, each in runs) > MAX_ARGUMENTS_TOGETHER:
+        raise too_many_arguments()
+
+    def nodes() -> Iterator[Node]:
+        for mine, each in runs:
+            for node in read_nodes(each.nodes):
+                mine.nodes.append(node)
+                yield node
+
+    check_size(nodes())
+    return ClientBatch(batch.id, commands)
 
 
 def decode_node(data: bytes | memoryview) -> NodeBatch:
@@ -311,11 +362,8 @@ def decode_node(data: bytes | memoryview) -> NodeBatch:
 
 def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes | memoryview) -> Any:
     try:
-        batch = decoder.decode(data)
+        return decoder.decode(data)
     except InvalidInputError:
         raise
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"This batch does not follow the schema: {error}") from error
-    if isinstance(batch, ClientBatch):
-        check_size(node for command in batch.commands if isinstance(command, Run) for node in command.nodes)
-    return batch

@@ -1,0 +1,54 @@
+"""The guard of a connection's token: a failing database makes nobody trusted."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import OperationalError
+
+from apps.compute.release import Caller
+from apps.core.clock import now
+from apps.wire import consumer
+from gridclient.wire.errors import GridError, InternalError
+
+
+def test_a_database_that_fails_ends_the_connection_and_leaves_the_doubt(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers: list[Any] = [True, OperationalError("the server went away"), False]
+    asked = asyncio.Event()
+    said: list[GridError] = []
+
+    async def answered(*_: Any, **__: Any) -> bool:
+        asked.set()
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return bool(answer)
+
+    async def scenario() -> None:
+        one = consumer.GridConsumer()
+        one._caller = Caller(uuid4(), 1, now() + timedelta(hours=1))
+        one._doubt, one._checking = asyncio.Event(), asyncio.Lock()
+        one._doubt.set()
+
+        async def goodbye(error: GridError) -> None:
+            said.append(error)
+
+        monkeypatch.setattr(one, "_goodbye", goodbye)
+        guard = asyncio.create_task(one._guard())
+        await asked.wait()
+        one._doubt.set()
+        await guard
+        with pytest.raises(GridError):
+            await one._check_token()
+
+    monkeypatch.setattr(consumer, "in_database", answered)
+    asyncio.run(scenario())
+    assert [type(error) for error in said] == [InternalError]
+    assert answers == []
+    assert "token could not be looked at" in caplog.text
