@@ -41,7 +41,7 @@ def solve_ex(A: torch.Tensor, B: torch.Tensor, *, left: bool = True, check_error
     result, factors, pivots, info = torch.ops.aten._linalg_solve_ex.default(_cleaned(A, bad), B, left=left)
     bad = bad | (info != 0)
     vector = B.dim() == 1 or (A.dim() - 1 == B.dim() and B.shape == A.shape[:-1])
-    failed = bad.reshape(*bad.shape, *[1] * (1 if vector else 2))
+    failed = bad.reshape([*bad.shape, *[1] * (1 if vector else 2)])
     return torch.where(failed, torch.nan, result), _blanked(factors, bad), pivots, info
 
 
@@ -95,7 +95,7 @@ def _cleaned(matrix: torch.Tensor, bad: torch.Tensor) -> torch.Tensor:
 def _blanked(output: torch.Tensor, bad: torch.Tensor) -> torch.Tensor:
     if not output.is_floating_point():
         return output
-    bad = bad.reshape(*bad.shape, *[1] * (output.dim() - bad.dim()))
+    bad = bad.reshape([*bad.shape, *[1] * (output.dim() - bad.dim())])
     return output.clone().masked_fill_(bad, torch.nan)
 
 
