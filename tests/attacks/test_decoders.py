@@ -247,7 +247,7 @@ def test_the_sender_chooses_no_decoder(ward: Ward) -> None:
             with pytest.raises(GridError) as refused:
                 client.ask(m.Publish(number + 1, m.PublishSpec(kind=kind, name="x"), values))
             assert refused.value.code in TYPED, refused.value
-        for purpose in ("pickle", "plan", "module", "../values", ""):
+        for purpose in ("pickle", "onnx", "module", "../values", ""):
             with pytest.raises(GridError) as refused:
                 client.upload(b"x", purpose)
             assert refused.value.code in TYPED

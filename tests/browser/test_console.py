@@ -180,7 +180,7 @@ def test_an_auditor_sees_all_and_can_do_nothing(requests: list[str], browser: Br
         str(link.get_attribute("href")) for link in browser.driver.find_elements(By.CSS_SELECTOR, "#nav-sidebar a")
     ]
     lists = [link for link in links if link.count("/") == 6]
-    assert len(lists) == 12
+    assert len(lists) == 13
     for address in lists:
         browser.driver.get(address)
         assert not browser.has("a[href='add/']"), address

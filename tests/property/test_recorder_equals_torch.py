@@ -121,11 +121,11 @@ WRITES: list[Callable[[Tensor, Tensor, int, int], Any]] = [
     lambda x, y, n, m: assign(x, rows(x, n, m), y),
     lambda x, y, n, m: assign(x, (slice(None), rows(x[0], n, m)), y[:, :1]),
     lambda x, y, n, m: assign(x, x > 0, SCALARS[n % 8]),
-    lambda x, y, n, m: assign(x, x[..., 0] > 0, n % 3),
+    lambda x, y, n, m: assign(x, x[..., 0] > 0, n % 3) if x.dim() > 1 else None,  # torch asks a mask of one for it
     lambda x, y, n, m: assign(x, torch.arange(x.shape[0]) % 2 == 0, y[:1]),
     lambda x, y, n, m: x.masked_fill_(y > 0, SCALARS[n % 8]),
     lambda x, y, n, m: x.index_put_((rows(x, n, m),), y, accumulate=True),
-    lambda x, y, n, m: x.index_add_(0, rows(x, n, m), y[: 1 + m % 2]),
+    lambda x, y, n, m: x.index_add_(0, rows(x, n, m) % max(1, x.shape[0]), y[: 1 + m % 2]),
     lambda x, y, n, m: x.index_fill_(axis(x, n), rows(x, n, m)[:1], 2),
     lambda x, y, n, m: x.diagonal().mul_(2),
     lambda x, y, n, m: x.diagonal(n % 2).copy_(y.reshape(-1)[0]),

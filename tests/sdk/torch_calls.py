@@ -289,7 +289,7 @@ torch.fft.ifft2 torch.fft.ifftn torch.fft.ihfft torch.fft.irfft torch.fft.irfft2
 torch.fft.rfft2 torch.fft.rfftn torch.gcd torch.geqrf torch.histc torch.histogram torch.is_nonzero torch.lcm
 torch.linalg.eig torch.linalg.eigvals torch.linalg.ldl_factor torch.linalg.lstsq
 torch.linalg.matrix_exp torch.lstm torch.masked_scatter torch.masked_select
-torch.matrix_exp torch.multinomial torch.nonzero torch.pdist torch.poisson torch.polar 
+torch.matrix_exp torch.multinomial torch.nonzero torch.pdist torch.poisson torch.polar
 torch.special.airy_ai torch.special.bessel_j0 torch.special.bessel_j1 torch.special.bessel_y0 torch.special.bessel_y1
 torch.special.modified_bessel_i0 torch.special.modified_bessel_i1 torch.special.modified_bessel_k0
 torch.special.modified_bessel_k1 torch.special.scaled_modified_bessel_k0 torch.special.scaled_modified_bessel_k1

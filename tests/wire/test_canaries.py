@@ -288,6 +288,7 @@ def fill(vault: Vault, route: str) -> list[str]:
         "<str:prefix>": [vault.staff.tokens["bystander"].split("_")[1]],
         "<int:id>": ["1", "2"],
         "<uuid:id>": [vault.request],
+        "<str:name>": ["never-was"],
         "<str:slug>": ["ward"] if route.startswith("teams/") else [dataset["slug"] for dataset in vault.datasets],
     }
     found = [place for place in places if place in route]

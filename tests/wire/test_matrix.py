@@ -186,6 +186,10 @@ FRAMES: dict[type, tuple[str, str]] = {
         "authentication get_not_permitted answer get_not_permitted get_not_permitted not_permitted get_not_permitted",
         "authentication not_found answer not_found not_found not_permitted not_found",
     ),
+    m.Take: (
+        "authentication get_not_permitted answer get_not_permitted get_not_permitted not_permitted get_not_permitted",
+        "authentication not_found answer not_found not_found not_permitted not_found",
+    ),
     m.Request: (
         "authentication submitted submitted submitted submitted not_permitted submitted",
         "authentication not_found submitted not_found not_found not_permitted not_found",
@@ -248,6 +252,8 @@ def _commands(world: World, client: RawClient, kind: type, dataset: dict[str, An
     match kind:
         case m.Get:
             return m.Get(1, client.asset(dataset))
+        case m.Take:
+            return m.Take(1, "module", ["weight"], [client.asset(dataset)])
         case m.Request:
             return m.Request(1, client.asset(dataset), "A test.")
         case m.Plan:

@@ -61,6 +61,10 @@ ROUTES: list[Row] = [
     ("assertions/", "POST", "assertions/", ASSERTION | {"node": "never-was"}, "401 404 404 404 404 404 404"),
     ("assertions/", "POST", "assertions/", ASSERTION | {"node": "{pending}"}, "401 404 404 404 404 404 404"),
     # A network holds no data, and nothing to ask for.
+    ("plans/", "GET", "plans/", None, "401 200 200 200 200 200 200"),
+    ("plans/<str:name>/", "GET", "plans/never-was/", None, "401 404 404 404 404 404 404"),
+    ("plans/<str:name>/", "DELETE", "plans/never-was/", None, "401 404 404 404 404 404 404"),
+    ("plans/<str:name>/bytes/", "GET", "plans/never-was/bytes/", None, "401 404 404 404 404 404 404"),
     ("datasets/", "GET", "datasets/", None, "401 200 200 200 200 200 200"),
     ("datasets/<str:slug>/", "GET", "datasets/births/", None, "401 404 404 404 404 404 404"),
     ("datasets/<str:slug>/", "PATCH", "datasets/births/", {"name": "x"}, "401 404 404 404 404 404 404"),
