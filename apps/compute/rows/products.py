@@ -15,7 +15,6 @@ def summing(operands: list[Shape], outputs: list[Shape]) -> int:
     return 2 * prod(first) * second[-1] + per_input(operands, outputs)
 
 
-
 _BATCHED = {
     "linalg_cholesky_ex": "Cholesky factor of {self}",
     "linalg_inv_ex": "inverse of {A}",

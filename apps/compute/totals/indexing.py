@@ -193,6 +193,7 @@ _ALONG = {
 _WRAPPING = {_ALONG["aten::index_fill.int_Scalar"], _ALONG["aten::index_fill.int_Tensor"]}
 """These count negative positions from the end."""
 
+
 def masked_fill(self: torch.Tensor, mask: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """A value that the dtype does not hold is cast to it; the kernel would raise."""
     return torch.ops.aten.masked_fill.Tensor(self, mask, value.to(self.dtype))
