@@ -92,14 +92,12 @@ class Session:
 
     async def _bind(self, worker: Worker, node: Node) -> None:
         match node.args:
-            case [str() as dataset, int() as version, "values" | "mock" as part] if (
-                len(dataset) == ID_LENGTH and 0 < version < 2**31
-            ):
+            case [str() as dataset, int() as version, "values" | "mock" as part] if 0 < version < 2**31:
                 pass
             case _:
                 raise InvalidInputError("An asset is named by dataset id, version and part ('values' or 'mock').")
-        if (dataset, version, part) in self._bound:
-            return
+        if (dataset, version, part) in self._bound or len(dataset) != ID_LENGTH:
+            return  # what is no id is not there for the worker either, and nothing to remember
         try:
             spec = await in_database(_asset, self.caller.token, dataset, version, part)
         except GridError as error:

@@ -78,6 +78,8 @@ MATHEMATICS = sorted(
 )
 NOT_TORCH = {"aten::_linalg_solve_ex", "aten::linalg_inv_ex", "aten::linalg_cholesky_ex"}
 """These say by a number beside the result that it means nothing; here it is NaN then."""
+ANY_OF_EQUALS = {("aten::kthvalue", 1)}
+"""Outputs that may name any of several equal values."""
 
 
 @pytest.mark.parametrize("op", MATHEMATICS)
@@ -91,8 +93,10 @@ def test_a_total_form_is_torch_bit_for_bit_on_ordinary_values(op: str) -> None:
             expected = sample.run(values, by=_overload(op))
         except (RuntimeError, IndexError, NotImplementedError):  # memory layout, or a position
             continue
-        for output, other in zip(sample.run(values), expected, strict=True):
+        for number, (output, other) in enumerate(zip(sample.run(values), expected, strict=True)):
             assert output.dtype == other.dtype and output.shape == other.shape
+            if (op, number) in ANY_OF_EQUALS:
+                continue
             if op in NOT_TORCH and output.is_floating_point():
                 other = torch.where(torch.isnan(output), output, other)
             torch.testing.assert_close(output, other, rtol=0, atol=0, equal_nan=True)
