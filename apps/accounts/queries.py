@@ -38,13 +38,6 @@ def _is_live(token: AccessToken, now: datetime) -> bool:
     return token.revoked_at is None and now < token.expires and token.user.is_active
 
 
-def token_is_live(token_id: int, *, now: datetime | None = None) -> bool:
-    """Whether a token that was valid still is: not revoked, not expired, its user active."""
-    return AccessToken.objects.filter(
-        pk=token_id, revoked_at=None, expires__gt=now or clock.now(), user__is_active=True
-    ).exists()
-
-
 @Prepared
 def _live_user(token: int, now: datetime) -> QuerySet[User]:
     return User.objects.filter(

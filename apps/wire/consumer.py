@@ -16,7 +16,7 @@ from typing import Any
 from channels.consumer import AsyncConsumer
 from django.conf import settings
 
-from apps.accounts.queries import token_is_live
+from apps.accounts.queries import user_of_live_token
 from apps.accounts.scopes import check_scope
 from apps.compute.messages import State
 from apps.compute.release import Released
@@ -39,7 +39,6 @@ from gridclient.wire.frames import CHUNK, MAX_FRAME, Frame, pack_batch, unpack
 logger = logging.getLogger(__name__)
 HELLO_WITHIN = 5.0
 LOOK_AGAIN = 30.0
-ENDED = "This session's token was revoked or has expired, or the account was closed; sign in again."
 MAX_ASKS = 64
 MAX_BAD_FRAMES = 32
 _INTERNAL = "Something went wrong on the node; its operator finds the cause in the log."
@@ -133,14 +132,11 @@ class GridConsumer(AsyncConsumer):
         async with self._checking:
             if self._doubt.is_set():
                 self._doubt.clear()
-                live = False
                 try:
-                    live = await in_database(token_is_live, self._caller.token, now=now())
-                finally:
-                    if not live:
-                        self._doubt.set()
-                if not live:
-                    raise AuthenticationError(ENDED)
+                    await in_database(user_of_live_token, self._caller.token)
+                except BaseException:
+                    self._doubt.set()
+                    raise
 
     async def _frame(self) -> bytes | None:
         """The next binary message; None when the client has gone."""

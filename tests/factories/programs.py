@@ -11,7 +11,19 @@ import torch
 from safetensors.torch import save_file
 
 from apps.compute.constants import raw_bytes
-from apps.compute.messages import Append, Bind, Evaluate, Failed, Limits, Proposal, Propose, PutConstant, Value
+from apps.compute.messages import (
+    Append,
+    Bind,
+    Evaluate,
+    Export,
+    Exported,
+    Failed,
+    Limits,
+    Proposal,
+    Propose,
+    PutConstant,
+    Value,
+)
 from apps.compute.targets import DTYPES
 from apps.compute.worker import Session
 from apps.datasets.assets import AssetSpec
@@ -107,3 +119,14 @@ class Recorded:
 def scalar(data: bytes) -> float:
     """A float32 from its bytes."""
     return float(struct.unpack("<f", data)[0])
+
+
+NAME = "february-births (version 1)"
+UNBOUNDED = "in a way that no rule bounds: treat it as if it showed single rows."
+
+
+def words(recorded: Recorded, ref: Ref, folder: Path) -> str:
+    """What a reviewer reads of a value of the dataset `births`."""
+    exported = recorded.session.handle(Export(1, ref, str(folder / "constants"), {"births": "february-births"}), 0)
+    assert isinstance(exported, Exported)
+    return exported.words

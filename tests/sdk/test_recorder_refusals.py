@@ -200,7 +200,9 @@ def test_a_line_is_not_that_of_an_installed_package(births: Pointer, folder: str
     assert caught.value.details["line"] == f"test_recorder_refusals.py:{sys._getframe().f_lineno - 1}"
 
 
-@pytest.mark.parametrize("file", ["/tmp/ipykernel_7/81.py", "<stdin>", os.path.join(sys.prefix, "..", "src", "81.py")])
+@pytest.mark.parametrize(
+    "file", [os.path.join("ipykernel_7", "81.py"), "<stdin>", os.path.join(sys.prefix, "..", "src", "81.py")]
+)
 def test_a_line_is_that_of_a_cell_and_of_a_project_around_its_environment(births: Pointer, file: str) -> None:
     with pytest.raises(RemoteValueError) as caught:
         exec(compile("x.item()", file, "exec"), {"x": births})

@@ -13,7 +13,7 @@ from django.db import IntegrityError, connection
 
 from apps.accounts import actions
 from apps.accounts.models import AccessToken
-from apps.accounts.queries import token_is_live, user_of_token
+from apps.accounts.queries import user_of_live_token, user_of_token
 from apps.audit.models import AuditEvent
 from apps.core import clock, wake
 from gridclient.wire.errors import AuthenticationError, ConflictError, InvalidInputError, NotPermittedError
@@ -73,11 +73,13 @@ def test_a_revoked_token_is_kept_and_recorded_once(people: People) -> None:
 def test_a_live_socket_can_ask_whether_its_token_still_counts(people: People) -> None:
     now = clock.now()
     token, _ = make(people, expires=now + timedelta(hours=1))
-    assert token_is_live(token.pk)
-    assert not token_is_live(token.pk, now=now + timedelta(hours=1))
+    assert user_of_live_token(token.pk) == people.scientist
+    with pytest.raises(AuthenticationError):
+        user_of_live_token(token.pk, now=now + timedelta(hours=1))
     actions.deactivate(people.scientist, by=people.administrator)
-    assert not token_is_live(token.pk)
-    assert not token_is_live(0)
+    for key in (token.pk, 0):
+        with pytest.raises(AuthenticationError):
+            user_of_live_token(key)
 
 
 def test_an_account_opened_again_does_not_get_its_old_tokens_back(people: People) -> None:

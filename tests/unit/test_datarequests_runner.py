@@ -19,6 +19,7 @@ from apps.core.database import in_database
 from apps.datarequests import actions, runner
 from apps.datarequests.models import DataRequest
 from apps.datarequests.queries import answer_of
+from apps.permissions.actions import give, revoke
 from apps.permissions.models import Grant
 from gridclient.program.graph import (
     Node,
@@ -153,6 +154,28 @@ def test_a_grant_revoked_after_the_approval_stops_the_answer(people: People) -> 
     Grant.objects.filter(request_id=request.pk).update(revoked_at=request.created)
     go(lambda workers: runner.answer(workers, request.pk))
     assert failed(request)
+
+
+def test_mock_data_that_were_taken_away_do_not_leave_with_an_answer(people: People) -> None:
+    dataset, hidden = publish(people.owner), publish(people.owner, "Hidden births", visibility="granted")
+    grant = give(hidden, to=people.scientist, right="compute", reason="A study.", by=people.owner)
+    nodes = [
+        asset(0, str(dataset.pk), 1),
+        Node(1, "grid::asset", [str(hidden.pk), 1, "mock"]),
+        Node(2, "aten::sum", [Ref(1)]),
+        Node(3, "aten::add.Tensor", [Ref(0), Ref(2)]),
+    ]
+    program, name = encode_program(Program(nodes, [Ref(3)])), result_hash([Ref(3)], program_hashes(nodes))
+    named = {"program": program, "program_hash": name, "label": "rows", "shape": list(WEIGHTS.shape)}
+    first, second = (submit(people.scientist, dataset, **named) for _ in range(2))
+    for request in (first, second):
+        actions.approve(request, reason="Fine.", by=people.owner)
+    go(lambda workers: runner.answer(workers, first.pk))
+    first.refresh_from_db()
+    assert first.answered_at is not None
+    revoke(grant, by=people.owner)
+    go(lambda workers: runner.answer(workers, second.pk))
+    assert failed(second)
 
 
 def test_a_failure_says_nothing_and_does_not_stop_the_queue(people: People, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,22 +13,21 @@ from django.db import OperationalError
 from apps.compute.release import Caller
 from apps.core.clock import now
 from apps.wire import consumer
-from gridclient.wire.errors import GridError, InternalError
+from gridclient.wire.errors import AuthenticationError, GridError, InternalError
 
 
 def test_a_database_that_fails_ends_the_connection_and_leaves_the_doubt(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answers: list[Any] = [True, OperationalError("the server went away"), False]
+    answers: list[Any] = [None, OperationalError("the server went away"), AuthenticationError("It was revoked.")]
     asked = asyncio.Event()
     said: list[GridError] = []
 
-    async def answered(*_: Any, **__: Any) -> bool:
+    async def answered(*_: Any) -> None:
         asked.set()
         answer = answers.pop(0)
-        if isinstance(answer, Exception):
+        if answer is not None:
             raise answer
-        return bool(answer)
 
     async def scenario() -> None:
         one = consumer.GridConsumer()
@@ -44,7 +43,7 @@ def test_a_database_that_fails_ends_the_connection_and_leaves_the_doubt(
         await asked.wait()
         one._doubt.set()
         await guard
-        with pytest.raises(GridError):
+        with pytest.raises(AuthenticationError):
             await one._check_token()
 
     monkeypatch.setattr(consumer, "in_database", answered)

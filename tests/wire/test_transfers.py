@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from apps.wire import transfers
 from gridclient.wire import messages as m
 from gridclient.wire.errors import GridError, NotFoundError
 from gridclient.wire.frames import (
@@ -151,3 +154,20 @@ def test_upload_may_have_a_window_of_chunks_in_flight(staff: Staff, owner: str) 
             reply = client.receive()
             assert reply == m.Ack(9, acknowledged + CHUNK_SIZE)
             acknowledged = reply.offset
+
+
+def test_an_answer_does_not_wait_for_ever_for_its_receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rights were looked at when it was released: a receiver cannot keep it open beyond them."""
+    monkeypatch.setattr(transfers, "ACKNOWLEDGE_WITHIN", 0.05)
+    path = tmp_path / "answer"
+    path.write_bytes(bytes((CHUNKS_IN_FLIGHT + 1) * CHUNK_SIZE))
+
+    received = []
+
+    async def receive() -> None:
+        async for chunk in transfers.Outgoing(1, path, path.stat().st_size).chunks():
+            received.append(len(chunk))
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(receive())
+    assert len(received) == CHUNKS_IN_FLIGHT
