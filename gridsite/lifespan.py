@@ -16,6 +16,7 @@ from apps.core.database import in_database
 from apps.datarequests import runner, tidy
 from apps.datasets.actions import remove_orphans
 from apps.network import announcer
+from apps.wire import parked
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Lifespan:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await parked.end_all()
         await workers.close()
         await send({"type": "lifespan.shutdown.complete"})
 
