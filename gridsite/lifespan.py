@@ -1,4 +1,6 @@
-"""What lives as long as the process: the worker pool, the node's announcements, the runner of approved requests."""
+"""What lives as long as the process: the worker pool, the node's announcements, the runner of approved requests, and
+what is done once a day.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db import DatabaseError
 
+from apps.accounts.once import forget_old
 from apps.compute.workers import Workers
 from apps.core.database import in_database
 from apps.datarequests import runner, tidy
@@ -18,6 +22,7 @@ from apps.datasets.actions import remove_orphans
 from apps.network import announcer
 
 logger = logging.getLogger(__name__)
+DAY = 86_400.0
 
 
 class Lifespan:
@@ -30,6 +35,7 @@ class Lifespan:
         tasks: list[asyncio.Task[None]] = []
         workers = Workers()
         scope["state"]["workers"] = workers
+        tasks.append(_task(_daily(), "daily"))
         if settings.GRID_ROLE == "node":
             await in_database(_tidy)
             await workers.start()
@@ -43,6 +49,16 @@ class Lifespan:
         await asyncio.gather(*tasks, return_exceptions=True)
         await workers.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _daily() -> None:
+    """Forget the replies that were kept long enough: at the start, then once a day."""
+    while True:
+        try:
+            await in_database(forget_old)
+        except DatabaseError as error:
+            logger.warning("Old replies could not be removed (%s); tomorrow again.", type(error).__name__)
+        await asyncio.sleep(DAY)
 
 
 def _tidy() -> None:
