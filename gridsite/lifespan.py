@@ -35,7 +35,7 @@ class Lifespan:
         tasks: list[asyncio.Task[None]] = []
         workers = Workers()
         scope["state"]["workers"] = workers
-        tasks.append(_task(_daily(), "daily"))
+        tasks.append(_task(daily(), "daily"))
         if settings.GRID_ROLE == "node":
             await in_database(_tidy)
             await workers.start()
@@ -51,7 +51,7 @@ class Lifespan:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _daily() -> None:
+async def daily() -> None:
     """Forget the replies that were kept long enough: at the start, then once a day."""
     while True:
         try:

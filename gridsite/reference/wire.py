@@ -49,10 +49,10 @@ until that is presented. Where the welcome names another session, nothing is lef
 what its values are made from. `lost` and `begin` do the same without a new socket.
 
 An ask that changes something may carry a key: 1 to 64 visible ASCII characters that the client chooses, a new one for
-each ask. Whoever asks the same again under it within {kept} days, in whatever session, gets the first reply, and nothing
-is done twice; what was refused may be tried again. Another ask under the key is refused as `conflict`. The same is what
-has the same content (a program, a specification, uploaded bytes), whatever numbers a session gives to its asks, values
-and transfers; uploads are made again.
+each ask. Whoever asks the same again under it within {kept} days, in whatever session, gets the first reply, and
+nothing is done twice; what was refused may be tried again. Another ask under the key is refused as `conflict`. The same
+is what has the same content (a program, a specification, uploaded bytes), whatever numbers a session gives to its asks,
+values and transfers; uploads are made again.
 
 Protocol version: {protocol}. Values of at most {inline} bytes travel inside `answer`, longer ones as a transfer;
 constants of at most {inline_constant} bytes travel inside `constant`.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from hashlib import sha256
 from threading import Event
 from typing import Any, TypeVar
 
@@ -19,7 +21,9 @@ from apps.accounts import actions
 from apps.accounts.models import KeptReply, Team, User
 from apps.accounts.once import KEPT_FOR, Asked, forget_old, kept_reply, once
 from apps.audit.models import AuditEvent
+from apps.core.database import in_database
 from gridclient.wire.errors import ConflictError, GridError, InvalidInputError
+from gridsite import lifespan
 from tests.factories.people import People, make_user
 from tests.factories.postgres import postgres
 
@@ -124,10 +128,23 @@ def test_replies_are_kept_for_thirty_days(people: People) -> None:
     assert once(by, Asked("older", b""), lambda: "second") == "second"
 
 
+@pytest.mark.django_db(transaction=True)
+def test_old_replies_go_without_anybody_asking_for_it(people: People) -> None:
+    once(people.owner, Asked("k", b""), lambda: "first")
+    KeptReply.objects.update(kept=NOW - 2 * KEPT_FOR)
+
+    async def until_it_is_gone() -> None:
+        daily = asyncio.create_task(lifespan.daily())
+        while await in_database(KeptReply.objects.exists):
+            assert not daily.done()
+            await asyncio.sleep(0.01)
+        daily.cancel()
+
+    asyncio.run(asyncio.wait_for(until_it_is_gone(), 30))
+
+
 @pytest.mark.django_db
 def test_a_password_that_was_asked_for_cannot_be_guessed_from_what_is_kept(people: People) -> None:
-    from hashlib import sha256
-
     content = b'{"password": "hunter2"}'
     once(people.owner, Asked("k", content), lambda: None)
     row = KeptReply.objects.get()
