@@ -80,6 +80,10 @@ class PlanGraph(msgspec.Struct, frozen=True):
 
     def written_out(self, first: int, operands: list[Ref], seed: int | None = None, line: str = "") -> Iterator[Node]:
         """The nodes of a call, as if they had been written one by one, from node id `first` on."""
+        return (self.written(place, first, operands, seed, line) for place in range(self.size))
+
+    def written(self, place: int, first: int, operands: list[Ref], seed: int | None = None, line: str = "") -> Node:
+        """One node of a call: that of operation number `place`."""
         before = len(self.inputs)
 
         def value(given: Any) -> Any:
@@ -87,12 +91,12 @@ class PlanGraph(msgspec.Struct, frozen=True):
                 return operands[given.node] if given.node < before else Ref(first + given.node - before, given.output)
             return [value(item) for item in given] if type(given) is list else given
 
-        for place, node in enumerate(self.nodes):
-            args = [value(given) for given in node.args]
-            if node.op in SEEDED:
-                args[-1] = seed_of(seed or 0, place)
-            kwargs = {name: value(given) for name, given in node.kwargs.items()} if node.kwargs else node.kwargs
-            yield Node(first + place, node.op, args, kwargs, node.outputs, line)
+        node = self.nodes[place]
+        args = [value(given) for given in node.args]
+        if node.op in SEEDED:
+            args[-1] = seed_of(seed or 0, place)
+        kwargs = {name: value(given) for name, given in node.kwargs.items()} if node.kwargs else node.kwargs
+        return Node(first + place, node.op, args, kwargs, node.outputs, line)
 
 
 def seed_of(seed: int, place: int) -> int:
