@@ -216,7 +216,8 @@ class LineageForm:
 
     def __init__(self, node: Node) -> None:
         size = _REF_BYTES.size
-        self._body, inverse = (_lineage(node, lambda _, byte=byte: byte * _LINEAGE_BYTES) for byte in (b"\0", b"\xff"))
+        self._body = _lineage(node, lambda _: b"\0" * _LINEAGE_BYTES)
+        inverse = _lineage(node, lambda _: b"\xff" * _LINEAGE_BYTES)
         numbered = _lineage(node, lambda ref: _REF_BYTES.pack(ref.node, ref.output).rjust(_LINEAGE_BYTES, b"\0"))
         differ = [one != other for one, other in zip(self._body, inverse, strict=True)]
         ends = [place + _LINEAGE_BYTES for place, here in enumerate(differ) if here and not differ[place - 1]]
