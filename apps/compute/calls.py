@@ -86,17 +86,8 @@ class Call(NamedTuple):
         form = self.plan.forms[place]
         bound = form.bound.copy()
         for name in form.varying:
-            bound[name] = self.value(bound[name])
+            bound[name] = self.plan.graph.placed(bound[name], self.first, self.operands)
         return bound
-
-    def value(self, given: Any) -> Any:
-        """An argument with the program's references in place of the plan's own."""
-        if type(given) is Ref:
-            before = len(self.operands)
-            if given.node < before:
-                return self.operands[given.node]
-            return Ref(self.first + given.node - before, given.output)
-        return [self.value(item) for item in given] if type(given) is list else given
 
 
 class Plans:
