@@ -82,7 +82,7 @@ CALLS = {
     "Evaluate": {f"{RELEASE}:_evaluate"},
     "states.value": {"apps/compute/worker.py:Session.evaluate"},
     "reader.values": {"apps/compute/states.py:value"},
-    "_evaluate": {f"{RELEASE}:pointer", f"{RELEASE}:pointer.compute", f"{RELEASE}:approved"},
+    "_evaluate": {f"{RELEASE}:pointer", f"{RELEASE}:approved"},
     "Answered": {
         f"{RELEASE}:pointer",
         f"{RELEASE}:_answered",
