@@ -9,11 +9,9 @@ Each returns a `Released`, which nothing else can make and without which the wir
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -85,8 +83,7 @@ async def pointer(worker: Worker, value: Ref | State, proposal: Proposal, *, cal
     """Release the value behind a pointer, or a module's state, to the caller, or raise GetNotPermittedError.
 
     A public value (computed only from the caller's inputs, constants and earlier answers) needs no permission and
-    leaves no audit row. For all others: decide and record in one transaction, compute, then hand over. Nothing is
-    computed before the decision; the record is committed while the worker computes, and before anything leaves.
+    leaves no audit row. For all others: decide and record in one transaction, then compute, then hand over.
     """
     came_along = None
     if proposal.value is not None:
@@ -99,25 +96,13 @@ async def pointer(worker: Worker, value: Ref | State, proposal: Proposal, *, cal
     ready = None
     if proposal.closed is not None and _question(proposal) not in _known:
         ready = came_along or await _evaluate(worker, value, proposal, path)
-    loop, decided = asyncio.get_running_loop(), asyncio.Event()
-
-    async def compute() -> Answered:
-        await decided.wait()
-        return await _evaluate(worker, value, proposal, path)
-
-    computing = asyncio.create_task(compute())
-    try:
-        begin = partial(loop.call_soon_threadsafe, decided.set)
-        route, answer = await in_database(_permit, caller, proposal, ready, path, begin)
-        if route == "aggregate":
-            # Only now: what a transaction that failed has not kept must be computed again.
-            if len(_known) >= MOST_KNOWN:
-                _known.clear()
-            _known.add(_question(proposal))
-        return Released(answer or ready or await computing, route, key=_KEY)
-    finally:
-        computing.cancel()
-        await asyncio.gather(computing, return_exceptions=True)
+    route, answer = await in_database(_permit, caller, proposal, ready, path)
+    if route == "aggregate":
+        # Only now: what a transaction that failed has not kept must be computed again.
+        if len(_known) >= MOST_KNOWN:
+            _known.clear()
+        _known.add(_question(proposal))
+    return Released(answer or ready or await _evaluate(worker, value, proposal, path), route, key=_KEY)
 
 
 async def approved(worker: Worker, value: Ref | State, proposal: Proposal, *, user: User, path: Path) -> Answered:
@@ -152,17 +137,10 @@ def _ask(proposal: Proposal) -> Ask:
 
 
 @transaction.atomic
-def _permit(
-    caller: Caller, proposal: Proposal, ready: Answered | None, path: Path, begin: Callable[[], object]
-) -> tuple[str, Answered | None]:
-    """Decide and record; by which route it leaves, and the kept answer where it is an aggregate.
-
-    `begin` is called as soon as it is decided that a value may leave which is still to be computed.
-    """
+def _permit(caller: Caller, proposal: Proposal, ready: Answered | None, path: Path) -> tuple[str, Answered | None]:
+    """Decide and record; by which route it leaves, and the kept answer where it is an aggregate."""
     user = user_of_live_token(caller.token)
     decision = decide(user, _ask(proposal), k=settings.GRID_K, now=now())
-    if ready is None and decision.route != "aggregate":
-        begin()
     record(
         Verb.VALUE_RELEASED,
         by=user,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,7 +20,6 @@ from apps.compute.models import StoredAnswer
 from apps.compute.workers import Worker
 from apps.permissions.actions import give
 from gridclient.program.graph import Ref
-from gridclient.wire.errors import GetNotPermittedError
 from gridclient.wire.messages import TensorHeader
 from tests.factories.people import People
 from tests.factories.queue import publish
@@ -68,47 +66,3 @@ def test_a_question_whose_commit_failed_is_answered_when_it_is_asked_again(
     # Computed again after the failure, and never once it was kept.
     assert len(asked) == 2 and StoredAnswer.objects.count() == 1
     assert AuditEvent.objects.filter(verb=Verb.VALUE_RELEASED).count() == 2
-
-
-@pytest.mark.parametrize("granted", [True, False])
-def test_nothing_is_computed_undecided_and_nothing_leaves_unrecorded(
-    people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: bool
-) -> None:
-    """A value is computed while its record is committed: where that fails, it was computed for nothing."""
-    births = publish(people.owner)
-    if granted:
-        give(births, to=people.scientist, right="read", reason="Study 7", by=people.owner)
-    create_token(user=people.scientist, name="laptop", expires=None, by=people.scientist)
-    token = AccessToken.objects.get()
-    caller = release.Caller(people.scientist.pk, token.pk, token.expires)
-    proposal = Proposal(
-        1, "ab" * 32, "tainted", [Input(str(births.pk), 1, None)], None, "tensor", "int64", [], 1, 8, 1
-    )  # fmt: skip
-    begun = threading.Event()
-
-    async def ask(question: Any) -> Value:
-        begun.set()
-        return Value(1, TensorHeader("int64", [], 8), (4).to_bytes(8, "little"), "tensor")
-
-    def once() -> release.Released:
-        worker = cast(Worker, SimpleNamespace(ask=ask))
-        return asyncio.run(release.pointer(worker, Ref(1), proposal, caller=caller, path=tmp_path / "answer"))
-
-    if not granted:
-        with pytest.raises(GetNotPermittedError):
-            once()
-        assert not begun.is_set()
-        return
-    record = release.record
-
-    def full(*args: Any, **named: Any) -> None:
-        assert begun.wait(5)  # the worker does not wait for the record
-        raise DatabaseError("The disk is full.")
-
-    monkeypatch.setattr(release, "record", full)
-    with pytest.raises(DatabaseError):
-        once()
-    assert not AuditEvent.objects.filter(verb=Verb.VALUE_RELEASED).exists()
-    monkeypatch.setattr(release, "record", record)
-    assert once().answer.data == (4).to_bytes(8, "little")
-    assert AuditEvent.objects.filter(verb=Verb.VALUE_RELEASED).count() == 1
