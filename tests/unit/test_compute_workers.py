@@ -101,14 +101,19 @@ def test_a_busy_worker_keeps_its_memory_and_an_idle_one_gives_it_back(
             await worker.ask(Propose(1, Ref(number + 4)))
             worker.send(Forget([Ref(number + 4)]))
 
+        async def fresh(first: int) -> int:
+            """Bytes that ten steps take anew from the kernel."""
+            before = faults(worker.pid)
+            for number in range(first, first + 50, 5):
+                await step(number)
+            return (faults(worker.pid) - before) * os.sysconf("SC_PAGE_SIZE")
+
         await step(1)
-        before = faults(worker.pid)
-        for number in range(6, 56, 5):
-            await step(number)
+        # Four values of forty. A machine with other work makes the worker idle at times: one run in which it was not.
+        assert min([await fresh(6 + 50 * run) for run in range(4)]) < 4 * 4 * extent
         busy = resident(worker.pid)
-        assert (faults(worker.pid) - before) * os.sysconf("SC_PAGE_SIZE") < 4 * 4 * extent  # four values of forty
         wait_until(lambda: resident(worker.pid) < busy - 4 * extent)
-        await step(56)
+        await step(206)
         worker.kill()
 
     play(work)
@@ -125,7 +130,7 @@ def test_a_worker_has_no_secrets_no_network_and_no_foreign_files(play: Callable[
         limits = (proc / "limits").read_text()
         assert "Max core file size        0 " in limits
         assert "Max data size             unlimited" not in limits
-        assert (proc / "stat").read_text().rpartition(")")[2].split()[16] == "10"  # nice
+        assert (proc / "stat").read_text().rpartition(")")[2].split()[16] == str(min(19, os.nice(0) + 10))  # nice
         if workers.isolated:
             devices = (proc / "net" / "dev").read_text().splitlines()[2:]
             assert [line.split(":")[0].strip() for line in devices] == ["lo"]
