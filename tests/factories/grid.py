@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.factories import databases
+
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
 PATIENCE = 90.0
 
@@ -49,9 +51,11 @@ class LiveGrid:
 
 def start(folder: Path, *, nodes: str, port: int = 0) -> subprocess.Popen[bytes]:
     """`rungrid` in `folder`, as a user starts it: without any setting in the environment."""
+    databases.prepare(folder, ["network", *nodes.split(",")])
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GRID_", "DJANGO_"))}
     folder.mkdir(parents=True, exist_ok=True)
     arguments = ["--dir", str(folder), "--port", str(port), "--nodes", nodes, "--ready-file", str(folder / "ready")]
+    arguments += databases.options_of(folder)
     with (folder / "rungrid.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, str(MANAGE), "rungrid", *arguments], env=environment, stdout=log, stderr=log

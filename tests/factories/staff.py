@@ -16,6 +16,7 @@ import pyarrow as pa
 from gridclient.wire import messages as m
 from gridsite.deployment import Deployment
 from gridsite.server import listen
+from tests.factories import databases
 from tests.factories.grid import Server, stop
 from tests.factories.raw import RawClient, rest, sign_in
 
@@ -86,7 +87,8 @@ def single_node(folder: Path, name: str = "vault", **settings: str) -> Iterator[
     """A node without a network in `folder / name`, its output in `server.log`; `settings` are its GRID_ variables."""
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    deployment = Deployment("node", name, folder / name, url, settings=settings)
+    databases.prepare(folder, [name])
+    deployment = Deployment("node", name, folder / name, url, settings=databases.settings_of(folder / name) | settings)
     deployment.folder.mkdir(parents=True)
     account = {"username": "admin", "password": PASSWORD}
     credentials = folder / "credentials.json"
