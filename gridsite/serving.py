@@ -109,7 +109,7 @@ def check_processes(number: int) -> None:
         return
     if connections["default"].vendor == "sqlite":
         raise CommandError(
-            "Several processes need PostgreSQL (GRID_DATABASE_URL): with SQLite they would wait for each other's writes."
+            "Several processes need PostgreSQL (GRID_DATABASE_URL): with SQLite they wait for each other's writes."
         )
     if not settings.GRID_REDIS_URL:
         raise CommandError("Several processes need Redis (GRID_REDIS_URL), by which they hear of each other.")

@@ -23,7 +23,7 @@ def _call(function: Callable[[], T]) -> T:
 
 
 def delete_unlocked(rows: QuerySet[Any]) -> None:
-    """Delete rows that are out of date, but for those that somebody else is just deleting: nobody waits, or deadlocks."""
+    """Delete rows that are out of date, but for those that somebody else is just deleting: two cannot deadlock."""
     rows.filter(pk__in=rows.select_for_update(skip_locked=True).values("pk")).delete()
 
 

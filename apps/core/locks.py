@@ -51,7 +51,10 @@ async def turn(name: str) -> AsyncIterator[None]:
     """Be the one process of the deployment that does `name`: the others wait in here until it ends."""
     descriptor = _open(name)
     try:
-        while not _locked(descriptor):
+        # The kernel tells nobody when a lock is free, short of a thread that waits for it.
+        while True:
+            if _locked(descriptor):
+                break
             await asyncio.sleep(LOOK_AGAIN)
         yield
     finally:
