@@ -52,6 +52,19 @@ settings.register_profile("grid", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("grid")
 
 
+SERVED = {"wire", "faults", "browser"}
+"""Folders in which every test has a server."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what touches a database: `-m database` is what can go differently on another one."""
+    for item in items:
+        used = set(getattr(item, "fixturenames", ()))
+        served = item.path.parent.name in SERVED and item.path.name != "test_processes.py"  # has its own PostgreSQL
+        if served or used & {"db", "grid"} or item.get_closest_marker("django_db"):
+            item.add_marker(pytest.mark.database)
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """After a test that commits, the database is put back as migrations left it.
