@@ -216,6 +216,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "filters": {"once": {"()": "gridsite.logs.OnceAMinute"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["console"], "level": "INFO"},
     # A line for each outbound call, each refusal and each socket would hide what matters; `apps.wire` says whose
@@ -224,5 +225,7 @@ LOGGING = {
         "httpx": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
         "uvicorn.error": {"level": "WARNING"},
+        # Each second with a traceback, as long as Redis is away.
+        "channels_redis.pubsub": {"filters": ["once"]},
     },
 }

@@ -53,12 +53,15 @@ async def hear() -> None:
     if not settings.GRID_REDIS_URL:
         return
     _hearing.append(asyncio.get_running_loop())
+    said = False
     try:
         while True:
             try:
                 await _hear()
             except Exception as error:
-                logger.warning("Other processes cannot be heard (%s); trying again.", type(error).__name__)
+                if not said:
+                    logger.warning("Other processes cannot be heard (%s); trying again.", type(error).__name__)
+                said = True
                 await asyncio.sleep(AGAIN)
     finally:
         _hearing.clear()

@@ -21,8 +21,8 @@ from gridclient.wire import messages as m
 from gridclient.wire.errors import RequestDeniedError
 from gridsite.deployment import MANAGE, Deployment
 from gridsite.grid import SHORTEST_LIFE
-from tests.factories import grid as live
 from tests.factories import databases, processes
+from tests.factories import grid as live
 from tests.factories.grid import LiveGrid, Server
 from tests.factories.raw import rest
 from tests.factories.staff import Staff, publish_table
