@@ -157,6 +157,8 @@ def _postgres(raw: str) -> Database:
         "HOST": options.pop("host", host),
         "PORT": _port(parts),
         "CONN_MAX_AGE": None,
+        # A server that was restarted costs no request.
+        "CONN_HEALTH_CHECKS": True,
         "OPTIONS": options,
     }
 

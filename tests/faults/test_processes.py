@@ -25,6 +25,7 @@ from gridsite.deployment import Deployment
 from gridsite.processes import SHORTEST_LIFE
 from gridsite.server import listen
 from gridsite.serving import check_processes
+from gridsite.threads import MOST
 from tests.factories import databases, processes
 from tests.factories.grid import stop
 from tests.factories.raw import RawClient, rest
@@ -41,6 +42,7 @@ class Pair:
     """Two processes of one node, each at an address of its own, so that a test chooses where something is done."""
 
     folder: Path
+    database: str
     left: Staff
     right: Staff
     running: dict[str, subprocess.Popen[bytes]]
@@ -55,8 +57,9 @@ class Pair:
 @contextmanager
 def pair_in(folder: Path, *, together: bool) -> Iterator[Pair]:
     """`together`: both start on an empty database; else the left one is up before the right one starts."""
+    database = f"pair_{folder.name}"
     settings = {
-        "GRID_DATABASE_URL": databases.make_database(f"pair_{folder.name}"),
+        "GRID_DATABASE_URL": databases.make_database(database),
         "GRID_REDIS_URL": databases.redis_url(),
         "GRID_MAX_SESSIONS_OF_ACCOUNT": str(SESSIONS),
     }
@@ -69,7 +72,7 @@ def pair_in(folder: Path, *, together: bool) -> Iterator[Pair]:
                 server_of(deployment, url_of(left))
             running["right"] = start_process(deployment, right)
             sides = [Staff(server_of(deployment, url_of(each))) for each in (left, right)]
-            yield Pair(deployment.folder, *sides, running)
+            yield Pair(deployment.folder, database, *sides, running)
         finally:
             for process in running.values():
                 if process.poll() is None:
@@ -219,6 +222,16 @@ def test_the_log_of_both_is_one_chain(pair: Pair) -> None:
     assert [side.call("admin", "GET", "audit/verify/")["ok"] for side in sides] == [True, True]
     log = (pair.folder / "server.log").read_text()
     assert "deadlock" not in log and "Traceback" not in log
+
+
+def test_a_crowd_of_requests_takes_few_connections(pair: Pair) -> None:
+    """PostgreSQL has a hundred of them, for everybody."""
+    with ThreadPoolExecutor(40) as pool:
+        said = list(pool.map(lambda side: rest("GET", f"{side.url}/api/me/")[0], (pair.left, pair.right) * 80))
+    assert set(said) == {401}
+    with databases.administrator() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = %s", [pair.database])
+        assert cursor.fetchone()[0] <= 2 * (MOST + 1)
 
 
 def test_one_process_runs_requests_until_it_falls_and_files_of_the_living_stay(tmp_path: Path) -> None:
