@@ -54,14 +54,22 @@ settings.load_profile("grid")
 
 SERVED = {"wire", "faults", "browser"}
 """Folders in which every test has a server."""
+COMPUTES = {
+    "test_decoders.py", "test_keras.py", "test_laundering.py", "test_live_compute.py", "test_models.py",
+    "test_models_that_stay.py", "test_observables.py", "test_plans.py", "test_rows.py", "test_tables.py",
+    "test_train.py", "test_training.py",
+}  # fmt: skip
+"""Files whose server computes: which database it has makes no difference to what they ask."""
+PROCESSES = "test_processes.py"
+"""Has a PostgreSQL of its own in every run."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what touches a database: `-m database` is what can go differently on another one."""
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
-        served = item.path.parent.name in SERVED and item.path.name != "test_processes.py"  # has its own PostgreSQL
-        if served or used & {"db", "grid"} or item.get_closest_marker("django_db"):
+        touches = used & {"db", "grid"} or item.get_closest_marker("django_db") or item.path.parent.name in SERVED
+        if touches and item.path.name not in {*COMPUTES, PROCESSES}:
             item.add_marker(pytest.mark.database)
 
 

@@ -73,11 +73,11 @@ def wait_until_ready(folder: Path, process: subprocess.Popen[bytes]) -> dict[str
     return ready
 
 
-def stop(process: subprocess.Popen[bytes]) -> int:
-    """SIGTERM, and its exit status. It must end within 10 seconds."""
+def stop(process: subprocess.Popen[bytes], *, seconds: float = 10) -> int:
+    """SIGTERM, and its exit status. It must end in time."""
     process.send_signal(signal.SIGTERM)
     try:
-        return process.wait(10)
+        return process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         raise

@@ -297,7 +297,7 @@ def test_several_processes_share_a_socket_one_is_replaced_and_all_end_together(t
         with RawClient(staff.url, staff.tokens["scientist"]) as client:
             goes_on(client)
             everybody = processes.group(parent.pid)
-            assert stop(parent) == 0
+            assert stop(parent, seconds=30) == 0
         assert len(everybody) >= 6  # the parent, two that serve, two forkservers, a worker
         processes.wait_until(lambda: not any(map(processes.running, everybody)), 5, "all of them are gone")
     finally:
