@@ -15,10 +15,11 @@ http = get_asgi_application()
 from apps.wire.consumer import GridConsumer  # noqa: E402  (models must be loaded first)
 from gridsite.body import BodyLimit  # noqa: E402
 from gridsite.lifespan import Lifespan  # noqa: E402
+from gridsite.threads import FewThreads  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
-        "http": BodyLimit(http),
+        "http": BodyLimit(FewThreads(http)),
         "websocket": URLRouter([path("ws/grid/", GridConsumer.as_asgi())]),
         "lifespan": Lifespan(),
     }

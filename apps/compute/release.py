@@ -22,7 +22,7 @@ from django.db.models import QuerySet
 
 from apps.accounts.models import User
 from apps.accounts.queries import user_of_live_token
-from apps.audit.actions import record
+from apps.audit.actions import lock_log, record
 from apps.audit.models import AuditEvent
 from apps.audit.verbs import Verb
 from apps.compute.messages import Evaluate, Proposal, State, Value
@@ -139,6 +139,7 @@ def _ask(proposal: Proposal) -> Ask:
 @transaction.atomic
 def _permit(caller: Caller, proposal: Proposal, ready: Answered | None, path: Path) -> tuple[str, Answered | None]:
     """Decide and record; by which route it leaves, and the kept answer where it is an aggregate."""
+    lock_log()  # whoever took a right away, and was told so, may rely on it
     user = user_of_live_token(caller.token)
     decision = decide(user, _ask(proposal), k=settings.GRID_K, now=now())
     record(

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from django.db import close_old_connections, connection
+from django.db.models import QuerySet
 
 T = TypeVar("T")
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
@@ -19,6 +20,11 @@ def _call(function: Callable[[], T]) -> T:
     if connection.errors_occurred:
         close_old_connections()
     return function()
+
+
+def delete_unlocked(rows: QuerySet[Any]) -> None:
+    """Delete rows that are out of date, but for those that somebody else is just deleting: two cannot deadlock."""
+    rows.filter(pk__in=rows.select_for_update(skip_locked=True).values("pk")).delete()
 
 
 async def in_database(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:

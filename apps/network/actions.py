@@ -42,7 +42,7 @@ def join(message: Join, *, key: str, address: str, now: datetime) -> Node:
         raise InvalidInputError("The name must have visible characters.")
     try:
         with transaction.atomic():
-            node = Node.objects.select_for_update().filter(public_key=key).first()
+            node = Node.objects.select_for_update(no_key=True).filter(public_key=key).first()
             if node is not None and node.id != message.id:
                 if node.state != State.REJECTED:
                     raise ConflictError(f"This key stands for the id '{node.id}' here; ask for that one.")
@@ -142,7 +142,7 @@ def remove(node: Node, *, by: User, reason: str = "", now: datetime | None = Non
 
 
 def _locked(node_id: str) -> Node:
-    node = Node.objects.select_for_update().filter(pk=node_id).first()
+    node = Node.objects.select_for_update(no_key=True).filter(pk=node_id).first()
     if node is None:
         raise NotFoundError(f"There is no node '{node_id}' any more.")
     return node

@@ -25,7 +25,7 @@ def receive(push: Push, *, key: str, now: datetime) -> Receipt:
     for a key that never asked to join.
     """
     with transaction.atomic():
-        node = Node.objects.select_for_update().filter(public_key=key).first()
+        node = Node.objects.select_for_update(no_key=True).filter(public_key=key).first()
         if node is None:
             raise NotFoundError("This key has not asked to join.")
         node.last_seen = now

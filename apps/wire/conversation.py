@@ -79,11 +79,12 @@ class Conversation:
     async def begin(self) -> None:
         """Take a place on the node. Raises LimitExceededError where there is none."""
         user = self.caller.user
-        if rooms.account_is_full(user):
-            await parked.make_room(user)
-        elif rooms.node_is_full():
-            await parked.make_room(None)
-        self._around.enter_context(rooms.session(user))
+        try:
+            self._around.enter_context(rooms.session(user))
+        except LimitExceededError as error:
+            if not await parked.make_room(None if isinstance(error, rooms.NodeIsFullError) else user):
+                raise
+            self._around.enter_context(rooms.session(user))
         self._around.enter_context(log.session(self.id, user=self._greeted.user, client=self._greeted.client))
         self._doubt, self._checking = listen("tokens"), asyncio.Lock()
         self._around.callback(forget, "tokens", self._doubt)

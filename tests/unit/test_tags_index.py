@@ -17,7 +17,7 @@ from apps.tags import index
 from apps.tags.models import Entry
 from apps.tags.normal import tokens, wanted
 from gridclient.wire.errors import InvalidInputError
-from tests.factories.postgres import postgres as server
+from tests.factories import databases
 
 POSTGRES = "postgres"
 
@@ -32,10 +32,10 @@ class ToPostgres:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
+def postgres(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
     """A real PostgreSQL with the tables of the index."""
-    with server(tmp_path_factory.mktemp("postgres")) as settings_of_it, django_db_blocker.unblock():
-        connections.databases[POSTGRES] = settings_of_it
+    with django_db_blocker.unblock():
+        connections.databases[POSTGRES] = databases.connection_to("index")
         call_command("migrate", "tags", database=POSTGRES, verbosity=0)
         yield POSTGRES
         connections[POSTGRES].close()

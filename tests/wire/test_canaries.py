@@ -25,6 +25,7 @@ from gridclient.wire import messages as m
 from gridclient.wire.errors import GetNotPermittedError, GridError
 from gridclient.wire.frames import unpack
 from tests.factories import canaries as known
+from tests.factories import databases
 from tests.factories.canaries import PRIVATE, canaries
 from tests.factories.doors import Doors
 from tests.factories.processes import wait_until
@@ -367,8 +368,10 @@ def test_no_value_is_kept_outside_the_vault(vault: Vault) -> None:
     kept = deployment / "storage" / "datasets"
     answer = deployment / "storage" / "requests" / vault.request / "answer"
     files = [path for path in deployment.rglob("*") if path.is_file()]
-    assert {"db.sqlite3", "db.sqlite3-wal", "server.log", "audit.head"} <= {path.name for path in files}
+    assert {"server.log", "audit.head"} <= {path.name for path in files}
     search = canaries()
+    database = databases.content(deployment)
+    assert b"canary whole" in database and not search.found(database)
     inside = [path for path in files if path.is_relative_to(kept) and search.found(path.read_bytes())]
     assert len(inside) == 3  # the search finds what is there
     assert search.found(answer.read_bytes())
@@ -380,3 +383,4 @@ def test_identifiers_of_people_are_kept_nowhere(vault: Vault) -> None:
     search = canaries(["identifier"])
     files = [path for path in vault.folder.rglob("*") if path.is_file()]
     assert not {path: found for path in files if (found := search.found(path.read_bytes()))}
+    assert not search.found(databases.content(vault.folder / "vault"))
