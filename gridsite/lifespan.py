@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 
 from apps.compute.workers import Workers
+from apps.core import metrics
 from apps.core.database import in_database
 from apps.datarequests import runner, tidy
 from apps.datasets.actions import remove_orphans
@@ -27,7 +28,7 @@ class Lifespan:
         self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
         await receive()
-        tasks: list[asyncio.Task[None]] = []
+        tasks: list[asyncio.Task[None]] = [_task(metrics.watch_loop(), "loop")]
         workers = Workers()
         scope["state"]["workers"] = workers
         if settings.GRID_ROLE == "node":

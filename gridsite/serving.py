@@ -16,6 +16,7 @@ from django.core.management import BaseCommand, CommandError, call_command
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
+from apps.core.logs import log_all
 from gridsite.deployment import host_and_port, is_loopback, keep_secret
 from gridsite.server import listen, serve
 
@@ -76,7 +77,8 @@ class ServeCommand(BaseCommand):
         connections.close_all()
         self.stdout.write(f"{settings.GRID_ROLE} {settings.GRID_NAME}: {settings.GRID_URL}")
         self.stdout.flush()
-        serve(listener, behind_proxy=not settings.GRID_DEVELOPMENT)
+        log_all()
+        serve(listener, proxies=[] if settings.GRID_DEVELOPMENT else settings.GRID_PROXIES)
 
     def listener(self, options: dict[str, Any]) -> socket.socket:
         """The socket to serve on, before anything slow or lasting is done."""

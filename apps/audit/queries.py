@@ -52,6 +52,22 @@ def events_visible_to(user: Reader | None) -> QuerySet[AuditEvent]:
     return AuditEvent.objects.none()
 
 
+def head_problem() -> str:
+    """Why the log does not contain the head that is kept outside the database; "" when it does. Costs two queries.
+
+    Enough to see a database that was set back; whether all events are whole is for `verify`.
+    """
+    # In this order: the log may grow meanwhile, the outside head not beyond it.
+    kept, last = outside.read(), AuditHead.objects.first()
+    if kept is None:
+        return "the head kept outside the database (audit.head in the keys folder) is missing" if last else ""
+    if last is None or last.seq < kept.seq:
+        return f"it ends at event {last.seq if last else 0}, but the head kept outside names event {kept.seq}"
+    if not AuditEvent.objects.filter(seq=kept.seq, hash=kept.hash).exists():
+        return f"event {kept.seq} is not the one that the head kept outside names"
+    return ""
+
+
 _COLUMNS = (
     "seq", "at", "verb", "actor_id", "actor_name", "target", "payload_digest", "previous", "hash", "signature",
     "text__salt", "text__body",

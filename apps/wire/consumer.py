@@ -21,6 +21,7 @@ from apps.accounts.scopes import check_scope
 from apps.compute.messages import State
 from apps.compute.release import Released
 from apps.compute.sessions import Session
+from apps.core import metrics
 from apps.core.clock import now
 from apps.core.database import in_database
 from apps.core.wake import forget, listen
@@ -237,6 +238,7 @@ class GridConsumer(AsyncConsumer):
         self._tasks[command.ask] = task
         task.add_done_callback(lambda _: self._tasks.pop(command.ask, None))
 
+    @metrics.asked
     async def _answer(self, command: Ask) -> None:
         try:
             # Whoever closed an account or revoked a token and got the answer may rely on it: no value leaves after.
@@ -291,6 +293,7 @@ class GridConsumer(AsyncConsumer):
                 answer.path.unlink(missing_ok=True)
 
     async def _reply(self, command: m.NodeCommand) -> None:
+        metrics.said(command)
         body = m.encode(m.NodeBatch(next(self._sent), [command]))
         await self._put({"type": "websocket.send", "bytes": pack_batch(body)})
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 
+from apps.core import metrics
 from gridclient.wire.errors import LimitExceededError
 
 MAX_STRANGERS = 512
@@ -18,6 +19,7 @@ MAX_STRANGERS_OF_ADDRESS = 32
 Key = TypeVar("Key")
 _strangers: Counter[str] = Counter()
 _sessions: Counter[UUID] = Counter()
+metrics.SESSIONS.set_function(_sessions.total)
 
 
 def may_greet(address: str) -> bool:
