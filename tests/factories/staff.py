@@ -87,7 +87,7 @@ def single_node(folder: Path, name: str = "vault", **settings: str) -> Iterator[
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     deployment = Deployment("node", name, folder / name, url, settings=settings)
-    deployment.folder.mkdir(parents=True)
+    deployment.folder.mkdir(parents=True, exist_ok=True)
     account = {"username": "admin", "password": PASSWORD}
     credentials = folder / "credentials.json"
     credentials.write_text(json.dumps({name: account}))
