@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from channels.layers import InMemoryChannelLayer
 from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
@@ -103,12 +104,6 @@ def full_disk(settings: Settings) -> None:
     settings.GRID_DISK_FLOOR = 2**60
 
 
-def dead_channels(settings: Settings) -> None:
-    settings.CHANNEL_LAYERS = {
-        "default": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 0}}
-    }
-
-
 def weak_secret(settings: Settings) -> None:
     settings.SECRET_KEY = "short"
 
@@ -132,7 +127,6 @@ ILLS: dict[str, tuple[Callable[[Settings], Any], set[str], str]] = {
     "not migrated": (forget_migration, {"migrations"}, "manage.py migrate"),
     "lax database": (lax_database, {"database settings"}, "power cut"),
     "full disk": (full_disk, {"disk"}, "Make room"),
-    "dead channels": (dead_channels, {"channel_layer"}, "does not answer"),
     "weak secret": (weak_secret, {"settings grid.E001"}, "Make one"),
 }
 
@@ -187,6 +181,36 @@ def test_clock_far_from_the_networks_is_found(
 def test_a_network_that_does_not_answer_is_found(settings: Settings) -> None:
     settings.GRID_NETWORK_URL = "http://127.0.0.1:9"
     assert "GRID_OUTBOUND_ALLOW" in wrong()["network"]
+
+
+class Dead(InMemoryChannelLayer):  # type: ignore[misc]
+    async def send(self, channel: str, message: Any) -> None:
+        raise ConnectionRefusedError
+
+
+class Deaf(InMemoryChannelLayer):  # type: ignore[misc]
+    async def send(self, channel: str, message: Any) -> None:
+        pass
+
+
+def test_channel_layer_is_tried_with_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "PATIENCE", 0.2)
+    watch = Health(None)
+
+    async def look(layer: Any) -> Any:
+        monkeypatch.setattr(health, "get_channel_layer", lambda: layer)
+        return (await watch.examine())["channel_layer"]
+
+    async def scenario() -> None:
+        layer = InMemoryChannelLayer()
+        for _ in range(3):
+            assert await look(layer) == "a message came back"
+        for broken in (Dead(), Deaf()):
+            assert isinstance(await look(broken), Problem)
+        await asyncio.sleep(0.1)
+        assert await look(layer) == "a message came back"
+
+    asyncio.run(scenario())
 
 
 def test_a_check_that_hangs_is_a_failure_and_not_started_twice(monkeypatch: pytest.MonkeyPatch) -> None:
