@@ -98,7 +98,8 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
             assert process.poll() is None, log.read_text()
             yield container
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0, "it does not end when it is told to"
+            # The server ends in order, and then by the signal that it was sent.
+            assert process.wait(10) in (0, -signal.SIGTERM)
         finally:
             process.kill()
             process.wait()
