@@ -78,7 +78,7 @@ class Released:
             raise InternalError("A value can only be released by apps.compute.release.")
         self.answer = answer
         self.route = route
-        metrics.RELEASES.labels(route).inc()
+        metrics.released(route).inc()
 
 
 async def pointer(worker: Worker, value: Ref | State, proposal: Proposal, *, caller: Caller, path: Path) -> Released:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from django.conf import settings
@@ -22,6 +23,7 @@ from apps.audit.verbs import Verb
 from apps.core import clock, keys
 from apps.datarequests.files import CONSTANTS
 from apps.datarequests.models import MAY_RUN, DataRequest
+from apps.datasets.folders import sync_folder
 from gridsite.backup import databases, manifest
 from gridsite.backup.databases import Snapshot
 from gridsite.backup.manifest import BackupRefusal
@@ -45,9 +47,9 @@ def back_up(target: Path, keys_target: Path | None, *, operator: str) -> str:
     try:
         digest = _write_set(aside)
         if keys_target is not None:
-            _copy_keys(keys_target)
+            place_keys(key_files(Path(settings.GRID_KEYS_DIR)), keys_target)
         os.rename(aside, target)
-        _sync(target.parent)
+        sync_folder(target.parent)
     except BaseException:
         for unfinished in (aside, keys_target):
             if unfinished is not None:
@@ -88,6 +90,7 @@ def _write_set(folder: Path) -> str:
     else:
         raise BackupRefusal("Requests come and go too fast for a backup. Try again when the node is less busy.")
     _check_complete(found, storage)
+    os.sync()  # once for all of it, before the manifest says that it is there
     named = {path: manifest.entry(file) for path, file in manifest.files_of(folder).items()}
     return manifest.write(
         folder,
@@ -119,16 +122,8 @@ def _copy_storage(target: Path) -> None:
         except FileNotFoundError:
             continue  # removed meanwhile; whether it is missed is looked at in the end
         except OSError:  # another file system, or one without links
-            _copy(file, place)
-
-
-def _copy(file: Path, place: Path) -> None:
-    try:
-        shutil.copyfile(file, place)
-    except FileNotFoundError:
-        place.unlink(missing_ok=True)
-        return
-    _sync(place)
+            with suppress(FileNotFoundError):
+                shutil.copyfile(file, place)
 
 
 def _lasting(source: Path) -> Iterator[Path]:
@@ -162,19 +157,12 @@ def key_files(folder: Path) -> dict[str, Path]:
     }
 
 
-def _copy_keys(target: Path) -> None:
-    target.mkdir(mode=0o700, parents=True)
-    for name, path in key_files(Path(settings.GRID_KEYS_DIR)).items():
+def place_keys(files: dict[str, Path], target: Path) -> None:
+    """Copy keys, durably, for this account only."""
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, path in files.items():
         with os.fdopen(os.open(target / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(path.read_bytes())
             file.flush()
             os.fsync(file.fileno())
-    _sync(target)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(target)

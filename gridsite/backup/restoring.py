@@ -18,7 +18,7 @@ from apps.audit.queries import AuditReport, verify
 from apps.audit.verbs import Verb
 from apps.core import keys
 from gridsite.backup import databases, manifest
-from gridsite.backup.making import key_files
+from gridsite.backup.making import key_files, place_keys
 from gridsite.backup.manifest import BackupRefusal, Manifest
 
 
@@ -44,7 +44,7 @@ def restore(source: Path, keys_source: Path | None, *, operator: str) -> Restore
     storage = Path(settings.GRID_STORAGE_DIR)
     try:
         # Keys and files before the database: there is no moment in which it names what is not there.
-        _place_keys(added, own_keys)
+        place_keys(added, own_keys)
         _copy_storage(source / "storage", storage)
         databases.put_back(source / databases.FILES[connection.vendor])
     except BaseException:
@@ -104,15 +104,6 @@ def _check_keys(found: Manifest, source: Path, own: Path) -> dict[str, Path]:
         if (own / name).exists() and manifest.entry(own / name) != expected:
             raise BackupRefusal(f"Another key is in its place already: {own / name}. Move it away first.")
     return {name: path for name, path in theirs.items() if not (own / name).exists()}
-
-
-def _place_keys(added: dict[str, Path], own: Path) -> None:
-    own.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, path in added.items():
-        with os.fdopen(os.open(own / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(path.read_bytes())
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def _copy_storage(source: Path, target: Path) -> None:
