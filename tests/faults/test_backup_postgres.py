@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gridclient.wire import messages as m
-from tests.factories.postgres import running
+from tests.factories.postgres import postgres
 from tests.factories.staff import Staff, single_node
 from tests.faults.test_backup import NAME, Saved
 
@@ -18,13 +18,10 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def test_node_on_postgres_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with running(tmp_path / "postgres") as postgres:
-        monkeypatch.setenv("PATH", str(postgres.programs), prepend=os.pathsep)
-        there_and_back(tmp_path, postgres.create("before"), postgres.create("after"))
-
-
-def there_and_back(folder: Path, before: str, after: str) -> None:
-    node = Saved(folder, {"GRID_DATABASE_URL": before})
+    server = postgres()
+    monkeypatch.setenv("PATH", str(server.programs), prepend=os.pathsep)
+    after = server.create("after")
+    node = Saved(tmp_path, {"GRID_DATABASE_URL": server.create("before")})
     with single_node(node.root, NAME, **node.environment) as live:
         staff = Staff(live)
         staff.hire("owner", "owner")

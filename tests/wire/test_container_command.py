@@ -19,7 +19,7 @@ import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
 
-from tests.factories.postgres import running
+from tests.factories.postgres import postgres
 from tests.factories.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,32 +77,31 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     environment = {name: here(str(value)) for name, value in (image | web["environment"]).items()}
     del environment["GRID_REDIS_URL"]  # no server of that kind here: one process needs none
     environment |= {"PATH": os.environ["PATH"]}
-    with running(folder / "postgres") as postgres:
-        for name, secret in {
-            "database_url": postgres.create("grid"),
-            "secret_key": secrets.token_urlsafe(64),
-            "metrics_token": secrets.token_urlsafe(32),
-        }.items():
-            (folder / "secrets" / name).write_text(f"{secret}\n")
-        words = [*exec_form(parsed["ENTRYPOINT"]), *map(here, exec_form(parsed["CMD"]))]
-        assert words[0] == "python"
-        log = folder / "log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, *words[1:]], cwd=ROOT, env=environment, stdout=output, stderr=output
-            )
-        check = exec_form(parsed["HEALTHCHECK"])
-        container = Container(port, [sys.executable, *map(here, check[1:])], environment, process, log)
-        try:
-            wait_until(lambda: container.healthy() or process.poll() is not None, 90, "the container is healthy")
-            assert process.poll() is None, log.read_text()
-            yield container
-            process.send_signal(signal.SIGTERM)
-            # The server ends in order, and then by the signal that it was sent.
-            assert process.wait(10) in (0, -signal.SIGTERM)
-        finally:
-            process.kill()
-            process.wait()
+    for name, secret in {
+        "database_url": postgres().create("grid"),
+        "secret_key": secrets.token_urlsafe(64),
+        "metrics_token": secrets.token_urlsafe(32),
+    }.items():
+        (folder / "secrets" / name).write_text(f"{secret}\n")
+    words = [*exec_form(parsed["ENTRYPOINT"]), *map(here, exec_form(parsed["CMD"]))]
+    assert words[0] == "python"
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, *words[1:]], cwd=ROOT, env=environment, stdout=output, stderr=output
+        )
+    check = exec_form(parsed["HEALTHCHECK"])
+    container = Container(port, [sys.executable, *map(here, check[1:])], environment, process, log)
+    try:
+        wait_until(lambda: container.healthy() or process.poll() is not None, 90, "the container is healthy")
+        assert process.poll() is None, log.read_text()
+        yield container
+        process.send_signal(signal.SIGTERM)
+        # The server ends in order, and then by the signal that it was sent.
+        assert process.wait(10) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_behind_the_proxy_it_serves_and_alone_it_insists_on_tls(container: Container) -> None:
