@@ -17,6 +17,7 @@ from apps.core.database import in_database
 from apps.datarequests import runner, tidy
 from apps.datasets.actions import remove_orphans
 from apps.network import announcer
+from apps.wire import parked
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Lifespan:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await parked.end_all()
         await workers.close()
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -55,6 +55,12 @@ GRID_MAX_SESSIONS = env.int("GRID_MAX_SESSIONS", 64, low=1, help="Most sessions 
 GRID_MAX_SESSIONS_OF_ACCOUNT = env.int(
     "GRID_MAX_SESSIONS_OF_ACCOUNT", 16, low=1, help="Most sessions of one account at a time."
 )
+GRID_ACCOUNT_RATE = env.int(
+    "GRID_ACCOUNT_RATE",
+    10_000,
+    low=10,
+    help="Frames a second that one account may send, over all of its sessions; faster ones are read later.",
+)
 GRID_MAX_REQUEST_BYTES = env.int(
     "GRID_MAX_REQUEST_BYTES",
     2**28,

@@ -35,23 +35,34 @@ class Actor(Protocol):
 class _Publish:
     """Moves the outside head after the commit, unless a later event of the same transaction does."""
 
-    def __init__(self, head: outside.Head) -> None:
+    def __init__(self, head: outside.Head, since: tuple[int, str]) -> None:
         self.head = head
+        self.since = since
+        """Number and hash of the event after which this transaction's begin: the outside head is there, as a rule."""
         self.superseded = False
 
     def __call__(self) -> None:
-        if not self.superseded:
-            outside.advance(self.head)
+        if not self.superseded and (stray := outside.advance(self.head, contains=self._contains)) is not None:
+            _alarm(stray)
+
+    def _contains(self, kept: outside.Head) -> bool:
+        return (kept.seq, kept.hash) == self.since or AuditEvent.objects.filter(seq=kept.seq, hash=kept.hash).exists()
 
 
-def _publish_on_commit(head: outside.Head) -> None:
+def _publish_on_commit(publish: _Publish) -> None:
     # An earlier event that shares every open savepoint with this one is committed or rolled back together with it.
     open_savepoints = set(connection.savepoint_ids)
-    for savepoints, function, *_ in connection.run_on_commit:
-        if isinstance(function, _Publish) and open_savepoints <= savepoints:
-            function.superseded = True
+    for savepoints, earlier, *_ in connection.run_on_commit:
+        if isinstance(earlier, _Publish) and not earlier.superseded and open_savepoints <= savepoints:
+            earlier.superseded, publish.since = True, min(earlier.since, publish.since)
     # Robust: what was committed is not reported as failed because a disk is full.
-    transaction.on_commit(_Publish(head), robust=True)
+    transaction.on_commit(publish, robust=True)
+
+
+@cache
+def _alarm(kept: outside.Head) -> None:
+    """Cached: once a process for each outside head, not once an event."""
+    logger.critical("The audit log does not contain the head kept outside. Run `manage.py verify_audit`.")
 
 
 # By hand: these four statements are on the path of every release, and the ORM would triple their price.
@@ -75,27 +86,6 @@ def _lock_head() -> tuple[int, str]:
         AuditHead.objects.get_or_create(id=1, defaults={"seq": 0, "hash": GENESIS})
         row = execute(locked, ()).fetchone()
     return row[0], row[1]
-
-
-def _continues(seq: int, hash: str) -> bool:
-    """Whether the chain that ends in this event contains the outside head. The usual cases cost no query."""
-    if any(
-        isinstance(function, _Publish) and function.head.hash == hash
-        for _, function, *_ in reversed(connection.run_on_commit)
-    ):
-        return True
-    known = outside.read()
-    if known is None:
-        return True
-    if known.seq >= seq:
-        return (known.seq, known.hash) == (seq, hash)
-    return AuditEvent.objects.filter(seq=known.seq, hash=known.hash).exists()
-
-
-@cache
-def _alarm(kept: outside.Head | None) -> None:
-    """Cached: once a process for each outside head, not once an event."""
-    logger.critical("The audit log does not contain the head kept outside. Run `manage.py verify_audit`.")
 
 
 def record(verb: Verb, *, by: Actor | None, target: str = "", at: datetime | None = None, **payload: Any) -> AuditEvent:
@@ -137,9 +127,5 @@ def record(verb: Verb, *, by: Actor | None, target: str = "", at: datetime | Non
     execute(_ADD_TEXT, (event.seq, salt, body))
     execute(_STEP_HEAD, (event.seq, event.hash))
     event._state.adding = False
-    if _continues(last, previous):
-        _publish_on_commit(outside.Head(event.seq, event.hash, event.signature))
-    else:
-        # The outside head stays where it is: it is the evidence.
-        _alarm(outside.read())
+    _publish_on_commit(_Publish(outside.Head(event.seq, event.hash, event.signature), (last, previous)))
     return event

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -31,20 +32,26 @@ SLOT = 512
 """Bytes of each of the file's two slots. A write goes to the older one: torn, it leaves the newer one whole."""
 
 
+@lru_cache(4)
+def _in(folder: Path) -> Path:
+    return folder / "audit.head"
+
+
 def _path() -> Path:
-    return Path(settings.GRID_KEYS_DIR) / "audit.head"
+    return _in(settings.GRID_KEYS_DIR)
 
 
 @lru_cache(4)
+def _slot(content: bytes) -> Head | None:
+    try:
+        fields = json.loads(content)
+        return Head(int(fields["seq"]), str(fields["hash"]), str(fields["signature"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def _slots(content: bytes) -> tuple[Head | None, ...]:
-    slots: list[Head | None] = []
-    for begin in (0, SLOT):
-        try:
-            fields = json.loads(content[begin : begin + SLOT])
-            slots.append(Head(int(fields["seq"]), str(fields["hash"]), str(fields["signature"])))
-        except (ValueError, KeyError, TypeError):
-            slots.append(None)
-    return tuple(slots)
+    return _slot(content[:SLOT]), _slot(content[SLOT:])
 
 
 def _newest(slots: tuple[Head | None, ...]) -> Head | None:
@@ -80,16 +87,23 @@ def anchor(head: Head) -> None:
     os.replace(aside, _path())
 
 
-def advance(head: Head) -> None:
-    """Move the outside head forward to `head`; do nothing when another process is further already."""
+def advance(head: Head, *, contains: Callable[[Head], bool]) -> Head | None:
+    """Move the outside head forward to `head`; do nothing when another process is further already.
+
+    `contains` says whether the chain that ends in `head`, or goes on from it, holds an event. Where it does not hold
+    the outside head, that one stays, as the evidence, and is returned.
+    """
     descriptor = _open()
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         slots = _slots(os.pread(descriptor, 2 * SLOT, 0))
         present = _newest(slots)
+        if present is not None and not contains(present):
+            return present
         if present is None or present.seq < head.seq:
             # Without fsync: a lost write leaves an older head, which is still on the chain.
             older = 1 if present is not None and slots[0] == present else 0
             os.pwrite(descriptor, canonical(head._asdict()).ljust(SLOT), older * SLOT)
+        return None
     finally:
         os.close(descriptor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -59,11 +59,13 @@ class Exportable:
 class Session:
     """Everything one connection may do with programs. Methods raise GridError; nothing here knows of frames."""
 
-    def __init__(self, workers: Workers, *, caller: release.Caller) -> None:
+    def __init__(self, workers: Workers, *, caller: release.Caller, on_lost: Callable[[], None]) -> None:
+        """`on_lost` is called when the worker has ended, and with it every value; not when the session is closed."""
         self.id = uuid4().hex
         self.caller = caller
         self.folder = Path(settings.GRID_STORAGE_DIR) / "sessions" / self.id
         self._workers = workers
+        self._on_lost = on_lost
         self._worker: Worker | None = None
         self._opening = asyncio.Lock()
         self._bound: set[tuple[str, int, str]] = set()
@@ -77,6 +79,7 @@ class Session:
             if self._worker is None:
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._worker = await self._workers.open(self.id, limits(), self.folder)
+                self._worker.on_end = self._on_lost
             return self._worker
 
     async def append(self, nodes: Sequence[Node]) -> None:
@@ -174,10 +177,15 @@ class Session:
             raise InternalError("The worker gave no proposal.")
         return proposal
 
-    async def close(self) -> None:
-        """End the worker and remove the session's files."""
+    def stop(self) -> None:
+        """End the worker; whoever waits for it is told."""
         if self._worker is not None:
+            self._worker.on_end = None
             self._worker.kill()
+
+    def close(self) -> None:
+        """End the worker and remove the session's files."""
+        self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

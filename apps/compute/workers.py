@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,7 +34,7 @@ MAX_REPLY = 256 * 2**20
 BACKLOG = 8 * 2**20
 """Bytes that may wait for a busy worker before `drain` (and `ask`) wait too."""
 
-CRASHED = "The session's worker stopped. Nothing was given out; connect again to go on."
+CRASHED = "The session's worker stopped. Nothing was given out; ask again to go on."
 
 
 class Worker:
@@ -55,6 +56,8 @@ class Worker:
         self._drained = asyncio.Event()
         self._drained.set()
         self._reason: GridError | None = None
+        self.on_end: Callable[[], None] | None = None
+        """Called once, when the process has ended and whoever waited for it was told."""
         connection.setblocking(False)
         metrics.WORKERS.inc()
         self._loop.add_reader(connection.fileno(), self._on_readable)
@@ -199,6 +202,8 @@ class Worker:
         for _, future in self._waiting.values():
             if not future.done():
                 future.set_exception(type(reason)(reason.message, **reason.details))
+        if self.on_end is not None:
+            self.on_end()
 
 
 class Workers:

@@ -6,10 +6,12 @@ import hashlib
 import json
 from typing import Any
 
+_encoder = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def canonical(value: Any) -> bytes:
     """Sorted keys, no spaces, UTF-8, no NaN. Raises ValueError or TypeError for what JSON cannot say."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _encoder.encode(value).encode()
 
 
 def digest(value: Any) -> str:

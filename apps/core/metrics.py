@@ -93,7 +93,7 @@ REGISTRY.register(SENT)
 released = cache(RELEASES.labels)
 _asks, _ask_seconds = cache(ASKS.labels), cache(ASK_SECONDS.labels)
 _outcome: ContextVar[str] = ContextVar("outcome", default=GONE)
-Answer = Callable[[Any, Any], Coroutine[Any, Any, None]]
+Answer = Callable[..., Coroutine[Any, Any, None]]
 
 
 def said(command: Any) -> None:
@@ -108,11 +108,11 @@ def asked(answer: Answer) -> Answer:
     """Decorates the coroutine that answers one question (its second argument) in a task of its own."""
 
     @wraps(answer)
-    async def measured(self: Any, command: Any) -> None:
+    async def measured(self: Any, command: Any, *more: Any) -> None:
         began, kind = perf_counter(), type(command).__name__.lower()
         _outcome.set(GONE)  # until something is told: the task begins with a copy of what its connection said
         try:
-            await answer(self, command)
+            await answer(self, command, *more)
         finally:
             _ask_seconds(kind).observe(perf_counter() - began)
             _asks(kind, _outcome.get()).inc()

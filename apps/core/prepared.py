@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import JSONField, Model, QuerySet, UUIDField
+from django.db.models.base import ModelState
 
 M = TypeVar("M", bound=Model)
 Value = UUID | datetime | str | int
@@ -55,15 +56,17 @@ def _question_marks(sql: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """SQL with its parameters, of which those with a slot are replaced, and how a row becomes an object."""
+    """SQL with its parameters, of which those with a slot are replaced, and how a row becomes an object.
+
+    `named`: place in the row and name of each field and annotation.
+    """
 
     model: type[Model]
     sql: str
     slots: list[int | None]
     constants: list[Any]
     converters: list[tuple[int, list[Callable[..., Any]], Any]]
-    columns: list[tuple[int, str]]
-    annotations: list[tuple[int, str]]
+    named: list[tuple[int, str]]
 
 
 class Prepared(Generic[M]):
@@ -107,8 +110,8 @@ class Prepared(Generic[M]):
                 (place, [_parsed] if isinstance(getattr(column, "target", None), JSONField) else functions, column)
                 for place, (functions, column) in compiler.get_converters(selected).items()
             ],
-            [(place, selected[place].target.attname) for place in fields],
-            [(place, name) for name, place in compiler.annotation_col_map.items()],
+            [(place, selected[place].target.attname) for place in fields]
+            + [(place, name) for name, place in compiler.annotation_col_map.items()],
         )
 
 
@@ -116,10 +119,12 @@ def _object(known: _Compiled, row: list[Any], database: Any) -> Any:
     for place, functions, column in known.converters:
         for function in functions:
             row[place] = function(row[place], column, database)
-    names = [name for _, name in known.columns]
-    made = known.model.from_db(database.alias, names, [row[place] for place, _ in known.columns])
-    for place, name in known.annotations:
-        setattr(made, name, row[place])
+    # Without the model's own constructor, which costs more than the query. A field that was left out with `only` is
+    # loaded when it is asked for, as ever.
+    made: Any = known.model.__new__(known.model)
+    made._state = ModelState()
+    made._state.adding, made._state.db = False, database.alias
+    made.__dict__.update([(name, row[place]) for place, name in known.named])
     return made
 
 

@@ -32,7 +32,7 @@ def scope_of(command: m.ClientCommand) -> Scope:
     match command:
         case m.Publish() | m.Upload(purpose="values" | "mock"):
             return Scope.PUBLISH
-        case m.Drop() | m.Ack():
+        case m.Begin() | m.Drop() | m.Ack():
             return Scope.READ
         case _:
             return Scope.COMPUTE

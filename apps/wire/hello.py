@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 
@@ -19,13 +19,15 @@ from gridclient.wire.frames import CHUNK, CHUNK_SIZE, CHUNKS_IN_FLIGHT, MAX_BATC
 
 @dataclass(frozen=True, slots=True)
 class Greeted:
-    """What the welcome says of the user and the node."""
+    """What the welcome says of the user and the node, and with what the client wants to go on."""
 
     node_id: str
     user: str
     rights: list[str]
     client: str
     caller: Caller
+    resume: str = ""
+    seen: int = 0
 
 
 async def greet(data: bytes) -> Greeted:
@@ -53,7 +55,8 @@ async def greet(data: bytes) -> Greeted:
         )
     if settings.GRID_ROLE != "node":
         raise InvalidInputError("This is a network: it holds no data. Connect to one of its nodes.")
-    return await in_database(_identify, command.token, command.client)
+    greeted = await in_database(_identify, command.token, command.client)
+    return replace(greeted, resume=command.resume, seen=batch.seen)
 
 
 def _identify(token: str, client: str) -> Greeted:
@@ -63,8 +66,8 @@ def _identify(token: str, client: str) -> Greeted:
     return Greeted(node_id(), user.username, sorted(user.capabilities), client, caller)
 
 
-def welcome(greeted: Greeted, session: str) -> m.Welcome:
-    """The answer to a good hello."""
+def welcome(greeted: Greeted, session: str, resume: str) -> m.Welcome:
+    """The answer to a good hello. `resume`: the token to go on with the session."""
     return m.Welcome(
         session,
         m.PROTOCOL_VERSION,
@@ -82,4 +85,5 @@ def welcome(greeted: Greeted, session: str) -> m.Welcome:
             "value": settings.GRID_MAX_VALUE,
             "deadline_seconds": settings.GRID_DEADLINE,
         },
+        resume,
     )

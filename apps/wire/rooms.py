@@ -34,13 +34,23 @@ def greeting(address: str) -> Iterator[None]:
         yield
 
 
+def account_is_full(user: UUID) -> bool:
+    """Whether the account has as many sessions as it may."""
+    return _sessions[user] >= settings.GRID_MAX_SESSIONS_OF_ACCOUNT
+
+
+def node_is_full() -> bool:
+    """Whether there are as many sessions here as there may be."""
+    return _sessions.total() >= settings.GRID_MAX_SESSIONS
+
+
 @contextmanager
 def session(user: UUID) -> Iterator[None]:
     """Count a session. Raises LimitExceededError when the account, or the node, has as many as it may."""
-    own = settings.GRID_MAX_SESSIONS_OF_ACCOUNT
-    if _sessions[user] >= own:
+    if account_is_full(user):
+        own = settings.GRID_MAX_SESSIONS_OF_ACCOUNT
         raise LimitExceededError(f"This account has {own} sessions here; close one first.", limit=own)
-    if _sessions.total() >= settings.GRID_MAX_SESSIONS:
+    if node_is_full():
         raise LimitExceededError("This node is full; try again later.", limit=settings.GRID_MAX_SESSIONS)
     with _counted(_sessions, user):
         yield

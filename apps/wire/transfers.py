@@ -113,6 +113,10 @@ class Uploads:
         incoming.file.close()
         self.release(incoming.path)
 
+    def received(self) -> list[tuple[int, int]]:
+        """Each open upload and how much of it is here: where it goes on over another socket."""
+        return [(transfer, incoming.received) for transfer, incoming in self._open.items()]
+
     def close(self) -> None:
         for transfer in list(self._open):
             self._discard(transfer)
@@ -124,36 +128,50 @@ metrics.UPLOAD_BYTES.set_function(lambda: sum(each._bytes for each in _live))
 
 
 class Outgoing:
-    """Flow control of one answer: at most `CHUNKS_IN_FLIGHT` chunks beyond the last acknowledgement.
-
-    Raises TimeoutError where none comes.
-    """
+    """Flow control of one answer: at most `CHUNKS_IN_FLIGHT` chunks beyond the last acknowledgement."""
 
     def __init__(self, transfer: int, path: Path, nbytes: int) -> None:
         self.transfer = transfer
         self.path = path
         self.nbytes = nbytes
+        self.announced = 0
+        """The batch that says what comes."""
         self._sent = 0
         self._acknowledged = 0
+        self._interrupted = False
         self._moved = asyncio.Event()
 
+    def interrupt(self) -> None:
+        """The socket was lost: nothing is sent until the receiver says what it has."""
+        self._interrupted = True
+
     def acknowledge(self, offset: int) -> None:
-        """Move the window. An offset that was not sent yet acknowledges nothing."""
-        if self._acknowledged < offset <= self._sent:
+        """Move the window; after an interruption, go on from there. An offset not sent yet acknowledges nothing."""
+        if self._interrupted and 0 <= offset <= self._sent:
+            self._interrupted, self._sent, self._acknowledged = False, offset, offset
+            self._moved.set()
+        elif self._acknowledged < offset <= self._sent:
             self._acknowledged = offset
             self._moved.set()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The frames of this transfer, as fast as they are acknowledged."""
+        """The frames of this transfer, as fast as they are acknowledged, until the last one is.
+
+        Raises TimeoutError where the receiver does not take them.
+        """
         with await on_disk(_opened, self.path) as file:
-            while self._sent < self.nbytes:
-                while self._sent - self._acknowledged >= CHUNKS_IN_FLIGHT * CHUNK_SIZE:
+            while self._acknowledged < self.nbytes:
+                ahead = self._sent - self._acknowledged
+                if self._interrupted or self._sent == self.nbytes or ahead >= CHUNKS_IN_FLIGHT * CHUNK_SIZE:
                     self._moved.clear()
                     # Rights were looked at when the value was released: it may finish, not wait for ever.
                     async with asyncio.timeout(ACKNOWLEDGE_WITHIN):
                         await self._moved.wait()
-                body = await on_disk(file.read, CHUNK_SIZE)
+                    continue
                 offset = self._sent
+                body = await on_disk(os.pread, file.fileno(), CHUNK_SIZE, offset)
+                if self._interrupted or self._sent != offset:
+                    continue
                 self._sent += len(body)
                 yield pack_chunk(self.transfer, offset, body)
 

@@ -33,6 +33,10 @@ _SPEC = m.PublishSpec(
 
 CLIENT: list[tuple[str, m.ClientCommand]] = [
     ("Open a session with an access token.", m.Hello("grd_abcdefgh_" + "A" * 43, m.PROTOCOL_VERSION, 1, "example 1.0")),
+    (
+        "Go on with a session over a new socket.",
+        m.Hello("grd_abcdefgh_" + "A" * 43, m.PROTOCOL_VERSION, 1, "example 1.0", "44" * 32),
+    ),
     ("Announce a constant of 16 bytes as transfer 1.", m.Upload(1, 16, "00" * 32, "constant", _DIGEST, _HEADER)),
     ("Announce the values of a dataset as transfer 2.", m.Upload(2, 2**20, "11" * 32, "values")),
     ("A small constant, [[1, 2], [3, 4]] in float32.", m.Constant(_DIGEST, _HEADER, _DATA)),
@@ -45,17 +49,33 @@ CLIENT: list[tuple[str, m.ClientCommand]] = [
         "Put the state of a module into the queue.",
         m.Request(6, Ref(3), "A risk score for the ward", "6f1d", ["weight", "bias"], [Ref(3), Ref(4)]),
     ),
+    (
+        "Put it into the queue; asked again under this key, it is the same request.",
+        m.Request(8, Ref(6), "Monthly report of the ward", key="55" * 16),
+    ),
     ("Fetch the answer of an approved request.", m.Fetch(3, "0190b3a0-0000-7000-8000-000000000002")),
     ("Publish what transfer 2 brought.", m.Publish(4, _SPEC, 2)),
     ("Keep the plan that transfer 3 brought; others may copy it.", m.Plan(7, 3, True)),
+    ("The values were lost: the program begins anew.", m.Begin()),
     ("16 bytes of transfer 7 have arrived.", m.Ack(7, 16)),
     ("End the session.", m.Bye()),
 ]
 NODE: list[tuple[str, m.NodeCommand]] = [
     (
         "The session is open.",
-        m.Welcome("5f2c", m.PROTOCOL_VERSION, 1, "hospital", "Hospital", "bob", ["compute.use"], {"max_value": 2**30}),
+        m.Welcome(
+            "5f2c",
+            m.PROTOCOL_VERSION,
+            1,
+            "hospital",
+            "Hospital",
+            "bob",
+            ["compute.use"],
+            {"max_value": 2**30},
+            "44" * 32,
+        ),
     ),
+    ("The session's worker ended: its values are gone.", m.Lost()),
     ("Transfer 2 may begin.", m.Ack(2, 0)),
     ("A released value, inline.", m.Answer(1, "tensor", _HEADER, _DATA)),
     (
@@ -132,8 +152,12 @@ def vectors() -> dict[str, Any]:
         _frame(meaning, "node", frames.pack_batch(m.encode(m.NodeBatch(number, [command]))))
         for number, (meaning, command) in enumerate(NODE, 1)
     ]
-    several = m.ClientBatch(13, [m.Run(_NODES[:1]), m.Get(5, Ref(1))])
-    good.append(_frame("Two commands in one batch.", "client", frames.pack_batch(m.encode(several))))
+    several = m.ClientBatch(13, [m.Run(_NODES[:1]), m.Get(5, Ref(1))], seen=4)
+    good.append(
+        _frame(
+            "Two commands in one batch; batches up to 4 have arrived.", "client", frames.pack_batch(m.encode(several))
+        )
+    )
     good.append(_frame("Bytes 8 to 16 of transfer 1.", "client", frames.pack_chunk(1, 8, _DATA[8:])))
     hashes = graph.program_hashes(_NODES)
     return {

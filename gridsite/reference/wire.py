@@ -33,9 +33,21 @@ A message is one frame: a header of {header} bytes, little-endian, then the body
 A frame has at most {max_frame} bytes. A chunk holds at most {chunk_size} bytes of body, and at most {in_flight} chunks
 of a transfer are on their way without an `ack`. The `ack` with offset 0 says that a transfer may begin.
 
-The body of a batch is MessagePack of `[id, [command, ...]]`. Batch ids of one direction only grow. A command is an
-array whose first element is its kind and whose others are its fields in the order below; trailing fields with a default
-may be left out. Fields that do not exist are refused.
+The body of a batch is MessagePack of `[id, [command, ...], seen]`. Batch ids of one direction only grow. A command is
+an array whose first element is its kind and whose others are its fields in the order below; trailing fields with a
+default may be left out. Fields that do not exist are refused.
+
+## A socket is lost, a session goes on
+
+`seen` is the last batch that the sender has received; each end keeps what it has sent until the other has seen it.
+After a lost socket the client presents the `resume` token of its last welcome within {outlives:g} seconds. Where the
+welcome names the same session, both ends send again what the other has not seen, and each transfer goes on at the
+offset that its receiver acknowledges first. A batch that arrives twice is passed over; one with a known id and other
+bytes ends the session. A token is good for one socket: each welcome brings the next one, and the one before stays good
+until that is presented. Where the welcome names another session, nothing is left of the old one: the client says again
+what its values are made from. `lost` and `begin` do the same without a new socket.
+
+An ask that changes something may carry a key. Whoever asks again under it, in whatever session, gets the first reply.
 
 Protocol version: {protocol}. Values of at most {inline} bytes travel inside `answer`, longer ones as a transfer;
 constants of at most {inline_constant} bytes travel inside `constant`.
@@ -89,6 +101,7 @@ def page() -> str:
         chunk_size=frames.CHUNK_SIZE,
         in_flight=frames.CHUNKS_IN_FLIGHT,
         protocol=m.PROTOCOL_VERSION,
+        outlives=m.OUTLIVES,
         inline=m.INLINE_LIMIT,
         inline_constant=m.INLINE_CONSTANT_LIMIT,
     )

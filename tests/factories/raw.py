@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import urllib.error
 import urllib.request
 from itertools import count
@@ -48,13 +49,33 @@ class RawClient:
     """A websocket session that sends commands as given. Values come back as numpy arrays, errors are raised."""
 
     def __init__(self, url: str, token: str, **headers: str) -> None:
-        address = url.replace("http", "ws", 1) + "/ws/grid/"
-        self._opened = connect(address, compression=None, max_size=MAX_FRAME, additional_headers=headers)
-        self.socket = self._opened.__enter__()
-        self._batches, self._asks, self._ids, self._transfers = count(1), count(1), count(1), count(1)
+        self.url, self.token, self._headers = url, token, headers
+        self._batches, self._asks, self._ids, self._transfers = count(2), count(1), count(1), count(1)
         self.errors: list[m.Error] = []
-        self.send(m.Hello(token, m.PROTOCOL_VERSION, OPERATIONS_VERSION, "raw"))
-        self.welcome = self.receive()
+        self.seen = 0
+        self._open("")
+
+    def _open(self, resume: str) -> None:
+        address = self.url.replace("http", "ws", 1) + "/ws/grid/"
+        self._opened = connect(address, compression=None, max_size=MAX_FRAME, additional_headers=self._headers)
+        self.socket = self._opened.__enter__()
+        hello = m.Hello(self.token, m.PROTOCOL_VERSION, OPERATIONS_VERSION, "raw", resume)
+        self.socket.send(pack_batch(m.encode(m.ClientBatch(1, [hello], self.seen))))
+        batch = m.decode_node(unpack(self.socket.recv(timeout=60, decode=False)).body)
+        (self.welcome,) = batch.commands
+        if isinstance(self.welcome, m.Goodbye):
+            raise from_code(self.welcome.code, self.welcome.message, {})
+        self.taken = batch.seen
+        """The last of our batches that the node had, when it welcomed us."""
+
+    def lose(self) -> None:
+        """The socket is cut, without a goodbye."""
+        self.socket.socket.shutdown(socket.SHUT_RDWR)
+        self._opened.__exit__(None, None, None)
+
+    def come_back(self, resume: str | None = None) -> None:
+        """Over a new socket, with the token of the last welcome or another one."""
+        self._open(self.welcome.resume if resume is None else resume)
 
     def __enter__(self) -> RawClient:
         return self
@@ -63,14 +84,18 @@ class RawClient:
         self._opened.__exit__(None, None, None)
 
     def send(self, *commands: Any) -> None:
-        self.socket.send(pack_batch(m.encode(m.ClientBatch(next(self._batches), list(commands)))))
+        self.socket.send(pack_batch(m.encode(m.ClientBatch(next(self._batches), list(commands), self.seen))))
 
     def receive(self) -> Any:
         """The next command of the node. A chunk is returned as its frame; a goodbye is raised."""
         frame = unpack(self.socket.recv(timeout=60, decode=False))
         if frame.kind == CHUNK:
             return frame
-        (command,) = m.decode_node(frame.body).commands
+        batch = m.decode_node(frame.body)
+        self.seen = max(self.seen, batch.id)
+        if not batch.commands:  # says only what has arrived
+            return self.receive()
+        (command,) = batch.commands
         if isinstance(command, m.Goodbye):
             raise from_code(command.code, command.message, {})
         return command

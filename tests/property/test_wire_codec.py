@@ -28,7 +28,8 @@ nodes = st.builds(
 )
 headers = st.builds(m.TensorHeader, text, st.lists(numbers, max_size=4), numbers)
 commands = st.one_of(
-    st.builds(m.Hello, text, small, small, text),
+    st.builds(m.Hello, text, small, small, text, text),
+    st.builds(m.Begin),
     st.builds(m.Upload, small, small, text, text, text, st.none() | headers),
     st.builds(m.Constant, text, headers, st.binary(max_size=64)),
     st.builds(m.Run, st.lists(nodes, max_size=4)),
@@ -108,9 +109,9 @@ def test_a_batch_cut_or_bent_on_its_way_never_arrives_as_another(
         assert unpacked.kind == frames.CHUNK and unpacked.transfer == 0
 
 
-@given(st.lists(commands, max_size=4), st.integers(0, 2**40))
-def test_a_batch_arrives_as_it_was_sent(sent: list[m.ClientCommand], number: int) -> None:
-    batch = m.ClientBatch(number, sent)
+@given(st.lists(commands, max_size=4), st.integers(0, 2**40), st.integers(0, 2**40))
+def test_a_batch_arrives_as_it_was_sent(sent: list[m.ClientCommand], number: int, seen: int) -> None:
+    batch = m.ClientBatch(number, sent, seen)
     assert m.decode_client(frames.unpack(frames.pack_batch(m.encode(batch))).body) == batch
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 from django.db import OperationalError
 
 from apps.compute.release import Caller
+from apps.compute.workers import Workers
 from apps.core.clock import now
-from apps.wire import consumer
+from apps.wire import conversation
+from apps.wire.hello import Greeted
 from gridclient.wire.errors import AuthenticationError, GridError, InternalError
 
 
@@ -30,23 +32,23 @@ def test_a_database_that_fails_ends_the_connection_and_leaves_the_doubt(
             raise answer
 
     async def scenario() -> None:
-        one = consumer.GridConsumer()
-        one._caller = Caller(uuid4(), 1, now() + timedelta(hours=1))
+        caller = Caller(uuid4(), 1, now() + timedelta(hours=1))
+        one = conversation.Conversation(Greeted("ward", "dana", [], "", caller), cast(Workers, None))
         one._doubt, one._checking = asyncio.Event(), asyncio.Lock()
         one._doubt.set()
 
         async def goodbye(error: GridError) -> None:
             said.append(error)
 
-        monkeypatch.setattr(one, "_goodbye", goodbye)
+        monkeypatch.setattr(one, "goodbye", goodbye)
         guard = asyncio.create_task(one._guard())
         await asked.wait()
         one._doubt.set()
         await guard
         with pytest.raises(AuthenticationError):
-            await one._check_token()
+            await one.check_token()
 
-    monkeypatch.setattr(consumer, "in_database", answered)
+    monkeypatch.setattr(conversation, "in_database", answered)
     asyncio.run(scenario())
     assert [type(error) for error in said] == [InternalError]
     assert answers == []

@@ -146,14 +146,22 @@ def test_bad_frame_is_answered_by_one_typed_error_and_the_session_goes_on(
         goes_on(client)
 
 
-def test_batch_seen_twice_is_refused_and_not_run_again(staff: Staff, scientist: str) -> None:
+def test_batch_that_comes_twice_is_not_run_again(staff: Staff, scientist: str) -> None:
     with staff.client(scientist) as client:
         value = client.constant(np.array([1.0]))
         frame = pack_batch(m.encode(m.ClientBatch(50, [m.Get(1, value)])))
         client.socket.send(frame)
         assert isinstance(client.receive(), m.Answer)
         client.socket.send(frame)
-        assert client.receive().code == "invalid_input"
+        client.socket.send(pack_batch(m.encode(m.ClientBatch(51, [m.Get(2, value)]))))
+        assert client.receive().ask == 2
+
+
+def test_another_batch_under_a_number_that_came_ends_the_session(staff: Staff, scientist: str) -> None:
+    with staff.client(scientist) as client:
+        client.socket.send(pack_batch(m.encode(m.ClientBatch(50, []))))
+        client.socket.send(pack_batch(m.encode(m.ClientBatch(50, [m.Get(1, Ref(1))]))))
+        assert last_words(client.socket) == ("conflict", 4400)
 
 
 def test_too_many_bad_frames_end_the_session(staff: Staff, scientist: str) -> None:

@@ -106,3 +106,28 @@ def test_a_dataset_taken_away_ends_in_open_sessions(crowded: Staff) -> None:
         with pytest.raises(GridError) as refused:
             client.get(mock)
         assert refused.value.code == "not_found"
+
+
+@pytest.fixture(scope="module")
+def paced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staff]:
+    with single_node(tmp_path_factory.mktemp("paced"), GRID_ACCOUNT_RATE="100") as server:
+        staff = Staff(server)
+        staff.hire("scientist", "scientist")
+        staff.hire("owner", "owner")
+        yield staff
+
+
+def test_an_account_that_floods_waits_and_others_do_not(paced: Staff) -> None:
+    with ExitStack() as open_sessions:
+        first, second = (open_sessions.enter_context(RawClient(paced.url, paced.tokens["scientist"])) for _ in range(2))
+        other = open_sessions.enter_context(RawClient(paced.url, paced.tokens["owner"]))
+        begin = time.monotonic()
+        for _ in range(150):
+            first.send()
+            second.send()
+        other_begin = time.monotonic()
+        assert other.get(other.constant(np.ones(2))).tolist() == [1.0, 1.0]
+        assert time.monotonic() - other_begin < 2
+        for flooding in (first, second):  # nothing was refused: it only came later
+            assert flooding.get(flooding.constant(np.ones(2))).tolist() == [1.0, 1.0]
+        assert time.monotonic() - begin > 1.5

@@ -215,6 +215,7 @@ STORED = "authentication publish_not_permitted ack ack" + " publish_not_permitte
 TELLS: list[tuple[type, str, Callable[[World], Any], str]] = [
     (m.Hello, "a second one", lambda world: m.Hello(world.tokens["owner"], 1, OPERATIONS_VERSION, "raw"),
      "authentication" + " invalid_input" * 6),
+    (m.Begin, "another program", lambda world: m.Begin(), SAID),
     (m.Run, "the hidden dataset", lambda world: m.Run([Node(1, ASSET, [world.secret["id"], 1, "values"])]), SAID),
     (m.Run, "no operation", lambda world: m.Run([Node(1, "os::system", ["true"])]), SAID),
     (m.Constant, "one number", lambda world: m.Constant(NUMBER, HEADER, bytes(8)), SAID),

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASE = "apps/compute/release.py"
-DELIVER = "apps/wire/consumer.py:GridConsumer._deliver"
+DELIVER = "apps/wire/answers.py:Answers._deliver"
+SPEAK = "apps/wire/conversation.py:Conversation"
 
 
 def modules() -> dict[str, ast.Module]:
@@ -93,16 +94,26 @@ CALLS = {
     "release.approved": {"apps/datarequests/runner.py:_execute"},
     "release.stored": {"apps/wire/asks.py:fetch"},
     "answer_of": {"apps/wire/asks.py:fetch.load"},
-    "self._deliver": {"apps/wire/consumer.py:GridConsumer._answer"},
+    "self._deliver": {"apps/wire/answers.py:Answers._answer"},
+    # Batches and chunks go out by one function, chunks from one place.
+    "self._line.chunk": {DELIVER},
+    "socket.put": {f"{SPEAK}._put"},
+    "self._put": {f"{SPEAK}.attach", f"{SPEAK}.reply", f"{SPEAK}.chunk"},
+    "self.put": {"apps/wire/consumer.py:GridConsumer._turn_away"},
+    "m.NodeBatch": {
+        "apps/wire/outbox.py:Outbox.pack",
+        f"{SPEAK}.attach",
+        "apps/wire/consumer.py:GridConsumer._turn_away",
+    },
 }
 IMPORTS = {
-    "apps.compute.release.Released": {"apps/wire/consumer.py"},
+    "apps.compute.release.Released": {"apps/wire/answers.py"},
     "apps.compute.release.Answered": {"apps/datarequests/queries.py"},
     "apps.compute.messages.Evaluate": {RELEASE},
     "apps.compute.messages.Value": {RELEASE},
     "apps.compute.models.StoredAnswer": {RELEASE, "apps/console/compute.py", "apps/console/navigation.py"},
     "apps.datarequests.queries.answer_of": {"apps/wire/asks.py"},
-    "apps.wire.transfers.Outgoing": {"apps/wire/consumer.py"},
+    "apps.wire.transfers.Outgoing": {"apps/wire/answers.py"},
     "gridclient.wire.frames.pack_chunk": {"apps/wire/transfers.py"},
     # By their plain names they could be renamed on the way.
     "apps.compute.release.pointer": set(),
@@ -116,7 +127,7 @@ ATTRIBUTES = {
     "answer_file": {"apps/datarequests/actions.py:store_answer", "apps/datarequests/queries.py:answer_of"},
 }
 TEXTS = {
-    "websocket.send": {DELIVER, "apps/wire/consumer.py:GridConsumer._reply"},
+    "websocket.send": {"apps/wire/consumer.py:GridConsumer.put"},
 }
 
 

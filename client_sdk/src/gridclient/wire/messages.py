@@ -1,7 +1,9 @@
 """The commands that a batch carries, in both directions. One schema; `docs/reference/wire/` is generated from it.
 
-A batch is MessagePack of `[id, [command, ...]]`; batch ids of one direction only grow. A command is an array whose
-first element is its kind. The node answers commands in order, but a transfer's chunks travel between batches.
+A batch is MessagePack of `[id, [command, ...], seen]`; batch ids of one direction only grow, and `seen` is the last
+batch that the sender has received: what is later was perhaps lost with a socket, and is sent again over the next one.
+A command is an array whose first element is its kind. The node answers commands in order, but a transfer's chunks
+travel between batches.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from gridclient.program.graph import (
 from gridclient.wire.errors import InvalidInputError
 
 PROTOCOL_VERSION = 1
+OUTLIVES = 60.0
+"""Seconds for which a session outlives its socket."""
 INLINE_LIMIT = 64 * 1024
 """Values up to this many bytes travel inside the batch; longer ones as a transfer of chunks."""
 INLINE_CONSTANT_LIMIT = 4 * 1024
@@ -35,6 +39,8 @@ MAX_NODES = 4096
 """Nodes in one `Run`, and values in one `Drop`: the client sends the rest in the next."""
 MAX_TENSORS = 4096
 """Parameters and buffers of a module."""
+Key = Annotated[str, msgspec.Meta(max_length=64)]
+"""Named by the client, for good: asked again under the same key, the same is answered and nothing is done twice."""
 
 
 class Command(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -53,12 +59,24 @@ class TensorHeader(Command, frozen=True):
 
 
 class Hello(Command, tag="hello", frozen=True):
-    """First command of a connection, within 5 seconds."""
+    """First command over a socket, within 5 seconds, alone in the batch 1, which no session counts.
+
+    `resume`: the token that the last welcome brought, to go on with that session; `seen` of this batch is then its
+    last batch that arrived.
+    """
 
     token: str
     protocol: int
     operations: int  # version of the operation set
     client: str  # "gridclient 0.1.0", for the node's log
+    resume: str = ""
+
+
+class Begin(Command, tag="begin", frozen=True):
+    """The program of this session begins anew with what follows: the answer to `Lost`. Ids of nodes may be used again.
+
+    Asks that are still open stay open; they are asked again, or not.
+    """
 
 
 class Upload(Command, tag="upload", frozen=True):
@@ -127,6 +145,7 @@ class Request(Command, tag="request", frozen=True):
     module: str = ""
     names: Annotated[list[str], msgspec.Meta(max_length=MAX_TENSORS)] = []
     values: Annotated[list[Ref], msgspec.Meta(max_length=MAX_TENSORS)] = []
+    key: Key = ""
 
 
 class Fetch(Command, tag="fetch", frozen=True):
@@ -181,6 +200,7 @@ class Publish(Command, tag="publish", frozen=True):
     spec: PublishSpec
     values: int
     mock: int = 0
+    key: Key = ""
 
 
 class Plan(Command, tag="plan", frozen=True):
@@ -192,6 +212,7 @@ class Plan(Command, tag="plan", frozen=True):
     ask: int
     transfer: int
     allow_download: bool = False
+    key: Key = ""
 
 
 class Bye(Command, tag="bye", frozen=True):
@@ -202,7 +223,11 @@ class Bye(Command, tag="bye", frozen=True):
 
 
 class Welcome(Command, tag="welcome", frozen=True):
-    """Answer to `Hello`."""
+    """Answer to `Hello`, alone in the batch 1, which no session counts.
+
+    `session`: the one that goes on, with `seen` of this batch as its last batch that arrived here; or a new one, in
+    which nothing was said yet. `resume`: what to present in order to go on with it after this socket.
+    """
 
     session: str
     protocol: int
@@ -212,6 +237,14 @@ class Welcome(Command, tag="welcome", frozen=True):
     user: str
     rights: list[str]
     limits: dict[str, int]
+    resume: str = ""
+
+
+class Lost(Command, tag="lost", frozen=True):
+    """The values of this session are gone, because its worker ended. What was asked until then was answered.
+
+    Everything up to a `Begin` is passed over, and must be said again after it.
+    """
 
 
 class Ack(Command, tag="ack", frozen=True):
@@ -283,18 +316,22 @@ class Goodbye(Command, tag="goodbye", frozen=True):
     message: str
 
 
-ClientCommand = Hello | Upload | Constant | Run | Drop | Get | Take | Request | Fetch | Publish | Plan | Ack | Bye
-NodeCommand = Welcome | Ack | Answer | Submitted | Published | Planned | Refused | Error | Goodbye
+ClientCommand = (
+    Hello | Begin | Upload | Constant | Run | Drop | Get | Take | Request | Fetch | Publish | Plan | Ack | Bye
+)
+NodeCommand = Welcome | Lost | Ack | Answer | Submitted | Published | Planned | Refused | Error | Goodbye
 
 
 class ClientBatch(msgspec.Struct, array_like=True, frozen=True):
     id: int
     commands: Annotated[list[ClientCommand], msgspec.Meta(max_length=MAX_COMMANDS)]
+    seen: int = 0
 
 
 class NodeBatch(msgspec.Struct, array_like=True, frozen=True):
     id: int
     commands: list[NodeCommand]
+    seen: int = 0
 
 
 class _LongRun(Command, tag="run", frozen=True):
@@ -306,7 +343,7 @@ class _LongRun(Command, tag="run", frozen=True):
 _long: Any = reduce(or_, (_LongRun if kind is Run else kind for kind in get_args(ClientCommand)))
 _LongBatch = msgspec.defstruct(
     "_LongBatch",
-    [("id", int), ("commands", Annotated[list[_long], msgspec.Meta(max_length=MAX_COMMANDS)])],
+    [("id", int), ("commands", Annotated[list[_long], msgspec.Meta(max_length=MAX_COMMANDS)]), ("seen", int, 0)],
     array_like=True,
 )
 
@@ -322,7 +359,7 @@ def encode(batch: ClientBatch | NodeBatch) -> bytes:
         Run([packed(node) for node in command.nodes]) if isinstance(command, Run) else command
         for command in batch.commands
     ]
-    return _encoder.encode(type(batch)(batch.id, commands))
+    return _encoder.encode(type(batch)(batch.id, commands, batch.seen))
 
 
 def decode_client(data: bytes | memoryview) -> ClientBatch:
@@ -352,7 +389,7 @@ def _decode_long(batch: Any) -> ClientBatch:
                 yield node
 
     check_size(nodes())
-    return ClientBatch(batch.id, commands)
+    return ClientBatch(batch.id, commands, batch.seen)
 
 
 def decode_node(data: bytes | memoryview) -> NodeBatch:
