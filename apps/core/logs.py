@@ -49,8 +49,8 @@ _FORMS = re.compile(
             r"(?<=://)[^\s/@'\"]{1,300}@",
             r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,30}PRIVATE KEY-----|\Z)",
             r"\$argon2[^\s'\"]+",
-            # A signature, or a challenge with one. A digest has 64 digits, and is what people look for in a log.
-            r"(?<![0-9a-f])[0-9a-f]{96,}",
+            # 32 bytes or more: a resume token, a key, a signature. A digest of 32 bytes looks the same, and goes too.
+            r"(?<![0-9a-f])[0-9a-f]{64,}",
         ]
     ),
     re.IGNORECASE | re.DOTALL,

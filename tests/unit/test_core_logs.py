@@ -81,6 +81,8 @@ def test_secret_is_taken_out_and_the_rest_stays(name: str, log: tuple[logging.Lo
 
 def test_random_bits_and_signatures_are_taken_out_without_a_name() -> None:
     assert RANDOM not in logs.clean(f"the client said {RANDOM} and left")
+    resume = secrets.token_hex(32)
+    assert resume not in logs.clean(f"came back with {resume}")
     signature = keys.sign("test", b"message")
     assert signature not in logs.clean(f"[{signature}]")
     assert tokens.fresh()[1][13:] not in logs.clean(tokens.fresh()[1])
@@ -97,7 +99,7 @@ def test_own_secrets_are_known_by_heart(settings: Settings) -> None:
 KEPT = [
     "Session 0a1b2c3d of ana opened with gridclient 1.0.",
     "Approved request 5f0c7f4e-8f0b-4f52-9a0e-3f6a3c1d7a10 failed: InternalError.",
-    "program " + "0123456789abcdef" * 4,
+    "session 0a1b2c3d4e5f60718293a4b5c6d7e8f9 ended",
     'File "/usr/lib/python3.11/site-packages/django/db/backends/utils.py", line 105, in _execute',
     "ConflictError at /srv/Gridsite/apps/compute/release.py:123 _permit < /srv/Gridsite/apps/wire/consumer.py:9 go",
     "test_a_reader_who_follows_a_very_long_way_of_words_arrives_in_the_end",
