@@ -1,4 +1,6 @@
-"""What lives as long as the process: the worker pool, the node's announcements, the runner of approved requests."""
+"""What lives as long as the process: the worker pool, the node's announcements, the runner of approved requests, and
+what is done once a day.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db import DatabaseError
 
+from apps.accounts.once import forget_old
 from apps.compute.workers import Workers
 from apps.core import metrics
 from apps.core.database import in_database
@@ -20,6 +24,7 @@ from apps.network import announcer
 from apps.wire import parked
 
 logger = logging.getLogger(__name__)
+DAY = 86_400.0
 
 
 class Lifespan:
@@ -32,6 +37,7 @@ class Lifespan:
         tasks: list[asyncio.Task[None]] = [_task(metrics.watch_loop(), "loop")]
         workers = Workers()
         scope["state"]["workers"] = workers
+        tasks.append(_task(daily(), "daily"))
         if settings.GRID_ROLE == "node":
             await in_database(_tidy)
             await workers.start()
@@ -46,6 +52,16 @@ class Lifespan:
         await parked.end_all()
         await workers.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+async def daily() -> None:
+    """Forget the replies that were kept long enough: at the start, then once a day."""
+    while True:
+        try:
+            await in_database(forget_old)
+        except DatabaseError as error:
+            logger.warning("Old replies could not be removed (%s); tomorrow again.", type(error).__name__)
+        await asyncio.sleep(DAY)
 
 
 def _tidy() -> None:

@@ -39,9 +39,12 @@ def _limits(username: str, address: str) -> list[tuple[str, int]]:
     return sorted([(_key("user", username), USER_FAILURES), (_key("address", _network_of(address)), ADDRESS_FAILURES)])
 
 
-@transaction.atomic
+@transaction.atomic(durable=True)
 def count(*, username: str, address: str, now: datetime) -> bool:
-    """Count an attempt as failed; true when it was the last one allowed. Raises LimitExceededError without counting."""
+    """Count an attempt as failed; true when it was the last one allowed. Raises LimitExceededError without counting.
+
+    Durable: within a transaction that the refusal rolls back, it would count nothing.
+    """
     LockOut.objects.filter(since__lte=now - WINDOW).delete()
     last, rows = False, []
     for key, limit in _limits(username, address):

@@ -1,4 +1,4 @@
-"""Accounts, roles, teams, access tokens, and the counters of the lock-out."""
+"""Accounts, roles, teams, access tokens, the counters of the lock-out, and replies that are kept."""
 
 from __future__ import annotations
 
@@ -184,3 +184,23 @@ class LockOut(models.Model):
 
     def __str__(self) -> str:
         return f"{self.failures} since {self.since:%H:%M}"
+
+
+class KeptReply(models.Model):
+    """What was replied to an ask under a key, for whoever asks again. `digest` is of what was asked."""
+
+    # Without a constraint in the database: to look at it, PostgreSQL would lock the user's row at the commit, after
+    # all others, where most verbs lock it first. Accounts are never deleted.
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", db_constraint=False)
+    key = models.CharField(max_length=64)
+    digest = models.CharField(max_length=64)
+    # JSON. Empty only within the transaction that does what was asked.
+    reply = models.TextField(default="")
+    kept = models.DateTimeField(default=clock.now, db_index=True)
+
+    class Meta:
+        verbose_name_plural = "kept replies"
+        constraints = [models.UniqueConstraint(fields=["user", "key"], name="reply_kept_once")]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} {self.key}"

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from apps.accounts.models import User
 from apps.api import outputs
 from apps.api.paging import size
-from apps.api.views import caller
+from apps.api.views import View, caller
 from apps.audit.queries import events_visible_to, verify
 from gridclient.wire.errors import InvalidInputError, NotPermittedError
 
 
-class Events(APIView):
+class Events(View):
     """GET ?after=seq: newest first, the events before `after`."""
 
     def get(self, request: Request) -> Response:
@@ -31,7 +30,7 @@ class Events(APIView):
         return Response({"results": [outputs.event(row) for row in found], "next": found[-1].seq if more else None})
 
 
-class Verify(APIView):
+class Verify(View):
     """GET -> {ok, events, first_bad, problem}"""
 
     def get(self, request: Request) -> Response:

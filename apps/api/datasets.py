@@ -7,14 +7,13 @@ from typing import Any
 
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from apps.accounts.models import Team, User
 from apps.accounts.queries import resolve_users, teams_visible_to
 from apps.accounts.scopes import Scope
 from apps.api import inputs, outputs
 from apps.api.paging import each, flag, page
-from apps.api.views import caller, find
+from apps.api.views import View, caller, find
 from apps.datasets.models import Dataset
 from apps.datasets.queries import public_metadata
 from apps.permissions import actions
@@ -25,7 +24,7 @@ from gridclient.wire.errors import InvalidInputError
 MAX_TERMS = 32
 
 
-class Datasets(APIView):
+class Datasets(View):
     """GET ?q=term&q=term: those that I may see and that every term matches, with my rights on each."""
 
     def get(self, request: Request) -> Response:
@@ -36,9 +35,10 @@ class Datasets(APIView):
         return page(request, found.prefetch_related("versions", "tags"), lambda rows: _all_shown(user, rows))
 
 
-class OneDataset(APIView):
+class OneDataset(View):
     """GET; PATCH {name, description, tags, visibility, accounts_may_compute} for its owner."""
 
+    keyed = True
     scope = Scope.PUBLISH
 
     def get(self, request: Request, slug: str) -> Response:
@@ -53,12 +53,13 @@ class OneDataset(APIView):
         return Response(_shown(user, find(datasets_visible_to(user), pk=dataset.pk)))
 
 
-class Grants(APIView):
+class Grants(View):
     """GET: those that I may see; with ?once=1 also those of approvals, with ?revoked=1 also what was taken back.
 
     POST {to, right, columns, programs, expires, reason} for the owner.
     """
 
+    keyed = True
     scope = Scope.PUBLISH
 
     def get(self, request: Request, slug: str) -> Response:
@@ -90,9 +91,10 @@ class Grants(APIView):
         return Response(outputs.grant(made), status=201)
 
 
-class OneGrant(APIView):
+class OneGrant(View):
     """DELETE: revoke."""
 
+    keyed = True
     scope = Scope.PUBLISH
 
     def delete(self, request: Request, id: int) -> Response:

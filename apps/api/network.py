@@ -12,7 +12,6 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from apps.accounts.actions import create_token
 from apps.accounts.models import User
@@ -20,7 +19,7 @@ from apps.accounts.scopes import Scope
 from apps.api import inputs, outputs
 from apps.api.paging import each, page
 from apps.api.signing import SESSION
-from apps.api.views import caller, find, token_of
+from apps.api.views import View, caller, find, token_of
 from apps.core.clock import now
 from apps.network import actions, announcements, assertions, membership, messages, queries, signing
 from apps.network.identity import own_identity
@@ -60,7 +59,7 @@ class PresentAssertion(inputs.Body, frozen=True):
     proof: str
 
 
-class Open(APIView):
+class Open(View):
     """Base of routes that strangers may call."""
 
     authentication_classes = ()
@@ -90,7 +89,7 @@ class Identity(Open):
         return Response(msgspec.to_builtins(own_identity(request.query_params.get("challenge", ""))))
 
 
-class Nodes(APIView):
+class Nodes(View):
     """GET: the members (for the operator also the others). POST, signed by the node's key: a node asks to join."""
 
     def get_authenticators(self) -> list[BaseAuthentication]:
@@ -111,7 +110,7 @@ class Nodes(APIView):
         return Response(msgspec.to_builtins(messages.Joined(id=node.id, state=State(node.state), reason=node.reason)))
 
 
-class Decide(APIView):
+class Decide(View):
     """POST nodes/<id>/<approve|reject|remove>/ {reason}: the operator's decision. Approving calls the node."""
 
     verbs = {"approve": actions.approve, "reject": actions.reject, "remove": actions.remove}
@@ -135,7 +134,7 @@ class Announcements(Open):
         return Response(msgspec.to_builtins(announcements.receive(push, key=key, now=now())))
 
 
-class Search(APIView):
+class Search(View):
     """GET ?q=term&q=term: listed datasets of living members that match every term, newest first."""
 
     permission_classes = (AllowAny,)
@@ -148,7 +147,7 @@ class Search(APIView):
         )
 
 
-class Assertions(APIView):
+class Assertions(View):
     """POST {node, session_key} -> {assertion, signature}: our word to a node for who the caller is."""
 
     scope = Scope.COMPUTE
@@ -187,8 +186,10 @@ class SignInByAssertion(Open):
         return Response({"token": text, "expires": token.expires, "user": outputs.me(user)})
 
 
-class OwnMembership(APIView):
+class OwnMembership(View):
     """GET: the network that this node belongs to. POST {public_key, reason}: which key is its, after it changed."""
+
+    keyed = True
 
     def get(self, request: Request) -> Response:
         check_role("node")

@@ -7,7 +7,6 @@ from typing import Any
 from django.db import transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from apps.accounts import actions
 from apps.accounts.models import User
@@ -17,12 +16,14 @@ from apps.accounts.queries import resolve_users, teams_visible_to, tokens_visibl
 from apps.accounts.scopes import narrowed
 from apps.api import inputs, outputs
 from apps.api.paging import each, page
-from apps.api.views import caller, find, token_of
+from apps.api.views import KEY, View, caller, find, no_key_here, token_of
 from gridclient.wire.errors import InvalidInputError
 
 
-class Users(APIView):
+class Users(View):
     """GET: those that I may see. POST {username, password, roles}."""
+
+    keyed = True
 
     def get(self, request: Request) -> Response:
         return page(request, users_visible_to(caller(request)), each(outputs.user))
@@ -33,8 +34,10 @@ class Users(APIView):
         return Response(outputs.user(made), status=201)
 
 
-class OneUser(APIView):
+class OneUser(View):
     """GET; PATCH {roles, active, password}: all of it or nothing. One's own password: {password, old_password}."""
+
+    keyed = True
 
     def get(self, request: Request, username: str) -> Response:
         return Response(outputs.user(find(users_visible_to(caller(request)), username=normal(username))))
@@ -64,7 +67,9 @@ def _change(user: User, body: inputs.UserChange, *, by: User) -> None:
 
 
 def _change_own_password(request: Request, user: User, named: dict[str, Any]) -> None:
-    """Outside any transaction, in which a failed guess would be forgotten: hence nothing else goes with it."""
+    """Outside any transaction, in which a failed guess would be forgotten: hence nothing else goes with it, no key."""
+    if KEY in request.headers:
+        raise no_key_here()
     if named.keys() != {"password", "old_password"}:
         missing = "old_password" if "password" in named else "password"
         raise InvalidInputError(
@@ -79,8 +84,10 @@ def _change_own_password(request: Request, user: User, named: dict[str, Any]) ->
     )
 
 
-class Teams(APIView):
+class Teams(View):
     """GET: those that I may see. POST {slug, name, members}."""
+
+    keyed = True
 
     def get(self, request: Request) -> Response:
         return page(request, teams_visible_to(caller(request)), each(outputs.team))
@@ -95,8 +102,10 @@ class Teams(APIView):
         return Response(outputs.team(made), status=201)
 
 
-class OneTeam(APIView):
+class OneTeam(View):
     """GET; PATCH {members}: the new list, whole."""
+
+    keyed = True
 
     def get(self, request: Request, slug: str) -> Response:
         return Response(outputs.team(find(teams_visible_to(caller(request)), slug=normal(slug))))
@@ -110,7 +119,7 @@ class OneTeam(APIView):
         return Response(outputs.team(find(teams_visible_to(by), pk=team.pk)))
 
 
-class Tokens(APIView):
+class Tokens(View):
     """GET: those that I may see, never their text. POST {user, name, expires, scopes}: the text is shown this once."""
 
     def get(self, request: Request) -> Response:
@@ -125,8 +134,10 @@ class Tokens(APIView):
         return Response({**outputs.token(made), "token": text}, status=201)
 
 
-class OneToken(APIView):
+class OneToken(View):
     """DELETE: revoke."""
+
+    keyed = True
 
     def delete(self, request: Request, prefix: str) -> Response:
         by = caller(request)

@@ -6,16 +6,15 @@ from base64 import b64encode
 
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from apps.accounts.scopes import Scope, check_scope
 from apps.api.paging import each, page
-from apps.api.views import caller, find, token_of
+from apps.api.views import View, caller, find, token_of
 from apps.plans import actions
 from apps.plans.queries import plans_visible_to, public_plan
 
 
-class Plans(APIView):
+class Plans(View):
     """GET: those that I may see."""
 
     def get(self, request: Request) -> Response:
@@ -23,9 +22,10 @@ class Plans(APIView):
         return page(request, plans_visible_to(user), each(lambda plan: public_plan(plan, user)))
 
 
-class OnePlan(APIView):
+class OnePlan(View):
     """GET; DELETE for its owner and for who manages accounts."""
 
+    keyed = True
     scope = Scope.COMPUTE
 
     def get(self, request: Request, name: str) -> Response:
@@ -41,7 +41,7 @@ class OnePlan(APIView):
         return Response(status=204)
 
 
-class PlanBytes(APIView):
+class PlanBytes(View):
     """GET {sha256, data}: the bytes in base64, where they may be copied."""
 
     def get(self, request: Request, name: str) -> Response:

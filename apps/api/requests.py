@@ -7,13 +7,12 @@ from uuid import UUID
 from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from apps.accounts.models import User
 from apps.accounts.scopes import Scope
 from apps.api import inputs, outputs
 from apps.api.paging import page
-from apps.api.views import caller, find
+from apps.api.views import View, caller, find
 from apps.datarequests import actions
 from apps.datarequests.models import DataRequest
 from apps.datarequests.queries import requests_visible_to, visible_inputs
@@ -21,7 +20,7 @@ from apps.datarequests.transitions import State
 from gridclient.wire.errors import InvalidInputError
 
 
-class Requests(APIView):
+class Requests(View):
     """GET ?state=: oldest first, mine and those that I may look at."""
 
     def get(self, request: Request) -> Response:
@@ -35,15 +34,17 @@ class Requests(APIView):
         return page(request, rows, lambda found: _many(user, found), newest_first=False)
 
 
-class OneRequest(APIView):
+class OneRequest(View):
     """GET: words, inputs, shape, requester, reason, decision."""
 
     def get(self, request: Request, id: UUID) -> Response:
         return _one(caller(request), id)
 
 
-class Approve(APIView):
+class Approve(View):
     """POST {reason, seen?}: returns at once; the answer is computed and stored without the requester."""
+
+    keyed = True
 
     def post(self, request: Request, id: UUID) -> Response:
         by = caller(request)
@@ -52,8 +53,10 @@ class Approve(APIView):
         return _one(by, id)
 
 
-class Deny(APIView):
+class Deny(View):
     """POST {reason, seen?}: the requester reads the reason."""
+
+    keyed = True
 
     def post(self, request: Request, id: UUID) -> Response:
         by = caller(request)
@@ -62,9 +65,10 @@ class Deny(APIView):
         return _one(by, id)
 
 
-class Withdraw(APIView):
+class Withdraw(View):
     """POST: take back a request of mine that nobody has decided on."""
 
+    keyed = True
     scope = Scope.COMPUTE
 
     def post(self, request: Request, id: UUID) -> Response:

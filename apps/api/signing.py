@@ -8,19 +8,18 @@ from django.conf import settings
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from apps.accounts import actions
 from apps.accounts.scopes import Scope
 from apps.api import inputs, outputs
-from apps.api.views import caller, token_of
+from apps.api.views import View, caller, token_of
 from apps.core.clock import now
 from apps.network.identity import node_id
 
 SESSION = timedelta(hours=12)
 
 
-class SignIn(APIView):
+class SignIn(View):
     """POST {username, password} -> {token, expires, user}. The one route that takes a password."""
 
     authentication_classes = ()
@@ -34,7 +33,7 @@ class SignIn(APIView):
         return Response({"token": text, "expires": token.expires, "user": outputs.me(user)})
 
 
-class SignOut(APIView):
+class SignOut(View):
     """POST: the token that was used is revoked; sockets that are open on it are closed."""
 
     scope = Scope.READ
@@ -44,7 +43,7 @@ class SignOut(APIView):
         return Response(status=204)
 
 
-class Me(APIView):
+class Me(View):
     """GET -> {id, username, roles, rights, scopes, node: {id, name}}; `scopes` are the token's, None for all."""
 
     def get(self, request: Request) -> Response:

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import transaction
 
 from apps.accounts.models import User
+from apps.accounts.once import Asked, kept_reply, once
 from apps.accounts.queries import resolve_users, user_of_live_token
 from apps.audit.actions import record
 from apps.audit.verbs import Verb
@@ -36,13 +37,24 @@ from gridclient.wire.messages import PublishSpec
 
 
 async def publish(
-    worker: Worker, *, ask: int, caller: Caller, spec: PublishSpec, values: Path, mock: Path | None
+    worker: Worker,
+    *,
+    ask: int,
+    caller: Caller,
+    spec: PublishSpec,
+    values: Path,
+    mock: Path | None,
+    asked: Asked,
 ) -> dict[str, Any]:
     """Publish uploaded values as a new dataset, or as a new version of `spec.replace`. Returns the public metadata.
 
     Nothing is published unless all of it is: unknown users, bad rows and missing rights are found before.
-    Raises InvalidInputError with every problem, PublishNotPermittedError, NotFoundError.
+    What was published under the key of `asked` before is neither checked nor published again.
+    Raises InvalidInputError with every problem, PublishNotPermittedError, NotFoundError, ConflictError.
     """
+    first: dict[str, Any] | None = await in_database(_published, caller, asked)
+    if first is not None:
+        return first
     problems = await in_database(_problems, caller, spec)
     out = Path(settings.GRID_STORAGE_DIR) / "datasets" / f"incoming-{uuid4().hex}"
     out.mkdir(mode=0o700, parents=True)
@@ -56,7 +68,8 @@ async def publish(
             raise _refusal(problems)
         if not isinstance(reply, IngestedReply):
             raise InternalError("The upload could not be checked.")
-        return await in_database(_commit, caller, spec, msgspec.convert(reply.meta, Ingested), out)
+        ingested = msgspec.convert(reply.meta, Ingested)
+        return await in_database(_commit, caller, asked, spec, ingested, out)
     finally:
         shutil.rmtree(out, ignore_errors=True)
 
@@ -64,6 +77,10 @@ async def publish(
 def _refusal(problems: list[str]) -> InvalidInputError:
     text = problems[0] if len(problems) == 1 else "\n".join(f"- {problem}" for problem in problems)
     return InvalidInputError(f"Nothing was published. {text}", problems=problems)
+
+
+def _published(caller: Caller, asked: Asked) -> Any | None:
+    return kept_reply(user_of_live_token(caller.token), asked)
 
 
 def _problems(caller: Caller, spec: PublishSpec) -> list[str]:
@@ -95,8 +112,12 @@ def _existing(user: User, slug: str | None) -> Dataset | None:
 
 
 @transaction.atomic
-def _commit(caller: Caller, spec: PublishSpec, ingested: Ingested, out: Path) -> dict[str, Any]:
+def _commit(caller: Caller, asked: Asked, spec: PublishSpec, ingested: Ingested, out: Path) -> Any:
     user = user_of_live_token(caller.token)
+    return once(user, asked, lambda: _publish(user, spec, ingested, out))
+
+
+def _publish(user: User, spec: PublishSpec, ingested: Ingested, out: Path) -> dict[str, Any]:
     check_can_publish(user)
     dataset = _existing(user, spec.replace)
     if dataset is not None:

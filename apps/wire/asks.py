@@ -1,4 +1,7 @@
-"""What a connection may ask for beyond values: publish, put into the queue, fetch what was approved."""
+"""What a connection may ask for beyond values: publish, put into the queue, fetch what was approved.
+
+Under a key, an ask of the same content is the same: the numbers of asks, values and transfers are a session's own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
+from apps.accounts.once import Asked, once
 from apps.accounts.queries import user_of_live_token
 from apps.accounts.scopes import Scope
 from apps.audit.models import AuditEvent
@@ -66,6 +72,7 @@ async def publish(command: m.Publish, session: Session, uploads: Uploads) -> dic
             spec=command.spec,
             values=values,
             mock=mock,
+            asked=_asked(command, command.spec, [uploads.sha256(path) for path in (values, mock) if path is not None]),
         )
     finally:
         for path in (values, mock):
@@ -76,10 +83,15 @@ async def publish(command: m.Publish, session: Session, uploads: Uploads) -> dic
 async def keep_plan(command: m.Plan, caller: release.Caller, uploads: Uploads) -> dict[str, Any]:
     """Keep a plan that was uploaded; returns what is told of it."""
     path = uploads.take(command.transfer)
+    asked = _asked(command, uploads.sha256(path), command.allow_download)
 
-    def send() -> dict[str, Any]:
+    def send() -> Any:
         user = user_of_live_token(caller.token)
-        return public_plan(plans.send(arrived, allow_download=command.allow_download, by=user), user)
+
+        def keep() -> dict[str, Any]:
+            return public_plan(plans.send(arrived, allow_download=command.allow_download, by=user), user)
+
+        return once(user, asked, keep)
 
     try:
         arrived = await on_disk(plans.read, path)
@@ -102,7 +114,9 @@ def _submit(exportable: Exportable, command: m.Request, caller: release.Caller) 
     user = user_of_live_token(caller.token)
     proposal, exported = exportable.proposal, exportable.exported
     constants = Path(exported.constants) if exported.constants else None
-    try:
+    module = command.module if command.names else ""
+
+    def put() -> str:
         request = requests.submit(
             requester=user,
             reason=command.reason,
@@ -114,16 +128,24 @@ def _submit(exportable: Exportable, command: m.Request, caller: release.Caller) 
             dtype=proposal.dtype,
             shape=list(proposal.shape),
             label=proposal.label,
-            module=command.module if command.names else "",
+            module=module,
             names=command.names,
             constants_file=constants,
             by=user,
         )
+        return str(request.pk)
+
+    asked = _asked(command, proposal.program_hash, command.reason, module, command.names)
+    try:
+        return str(once(user, asked, put))
     finally:
         # A refusal leaves it where the session wrote it; asked again and again, refusals would fill the disk.
         if constants is not None:
             constants.unlink(missing_ok=True)
-    return str(request.pk)
+
+
+def _asked(command: m.Publish | m.Plan | m.Request, *content: Any) -> Asked:
+    return Asked(command.key, msgspec.msgpack.encode([type(command).__name__, *content]))
 
 
 async def fetch(command: m.Fetch, caller: release.Caller) -> release.Released:

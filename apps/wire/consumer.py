@@ -69,9 +69,9 @@ class GridConsumer(AsyncConsumer):
         return None if self._closed is not None else await hello.greet(first or b"")
 
     async def _carry(self, conversation: Conversation) -> None:
-        while True:
+        while not conversation.ended:
             frame = await self._frame()
-            if self._closed is not None or conversation.ended:
+            if self._closed is not None:
                 return
             is_batch = frame is not None and frame[:1] != CHUNK_KIND  # a chunk is only passed on
             await pace.keep(conversation.caller.user, len(frame or b"") if is_batch else 0)

@@ -50,7 +50,7 @@ class Uploads:
         self._open: dict[int, Incoming] = {}
         self._finished: dict[int, Path] = {}
         self._used: set[int] = set()
-        self._sizes: dict[Path, int] = {}
+        self._announced: dict[Path, Upload] = {}
         self._bytes = 0
         _live.add(self)
 
@@ -67,7 +67,7 @@ class Uploads:
         self._used.add(command.transfer)
         self._bytes += command.nbytes
         path = self.folder / f"upload-{command.transfer}"
-        self._sizes[path] = command.nbytes
+        self._announced[path] = command
         self._open[command.transfer] = Incoming(command, path, open(path, "xb", opener=_private))  # noqa: SIM115
 
     async def chunk(self, frame: Frame) -> tuple[int, Incoming | None]:
@@ -103,9 +103,13 @@ class Uploads:
             raise NotFoundError(f"No finished upload {transfer}.")
         return path
 
+    def sha256(self, path: Path) -> str:
+        """The digest of a file that was taken."""
+        return self._announced[path].sha256
+
     def release(self, path: Path) -> None:
         """The file is no longer needed: its bytes no longer count."""
-        self._bytes -= self._sizes.pop(path)
+        self._bytes -= self._announced.pop(path).nbytes
         path.unlink(missing_ok=True)
 
     def _discard(self, transfer: int) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
+from apps.accounts.once import KEPT_FOR
 from gridclient.program import graph
 from gridclient.wire import frames
 from gridclient.wire import messages as m
@@ -47,7 +48,11 @@ bytes ends the session. A token is good for one socket: each welcome brings the 
 until that is presented. Where the welcome names another session, nothing is left of the old one: the client says again
 what its values are made from. `lost` and `begin` do the same without a new socket.
 
-An ask that changes something may carry a key. Whoever asks again under it, in whatever session, gets the first reply.
+An ask that changes something may carry a key: 1 to 64 visible ASCII characters that the client chooses, a new one for
+each ask. Whoever asks the same again under it within {kept} days, in whatever session, gets the first reply, and
+nothing is done twice; what was refused may be tried again. Another ask under the key is refused as `conflict`. The same
+is what has the same content (a program, a specification, uploaded bytes), whatever numbers a session gives to its asks,
+values and transfers; uploads are made again.
 
 Protocol version: {protocol}. Values of at most {inline} bytes travel inside `answer`, longer ones as a transfer;
 constants of at most {inline_constant} bytes travel inside `constant`.
@@ -102,6 +107,7 @@ def page() -> str:
         in_flight=frames.CHUNKS_IN_FLIGHT,
         protocol=m.PROTOCOL_VERSION,
         outlives=m.OUTLIVES,
+        kept=KEPT_FOR.days,
         inline=m.INLINE_LIMIT,
         inline_constant=m.INLINE_CONSTANT_LIMIT,
     )

@@ -168,8 +168,8 @@ class RawClient:
     def fetch(self, request: str) -> np.ndarray:
         return self._value(self.ask(m.Fetch(next(self._asks), request)))
 
-    def request(self, value: Ref, reason: str = "A study.") -> str:
-        return str(self.ask(m.Request(next(self._asks), value, reason)).request)
+    def request(self, value: Ref, reason: str = "A study.", key: str = "") -> str:
+        return str(self.ask(m.Request(next(self._asks), value, reason, key=key)).request)
 
     def _value(self, answer: m.Answer) -> np.ndarray:
         data = answer.data
@@ -184,8 +184,13 @@ class RawClient:
             assert hashlib.sha256(data).hexdigest() == answer.sha256
         return np.frombuffer(data, dtype=answer.header.dtype).reshape(answer.header.shape)
 
-    def publish(self, values: Any, **spec: Any) -> dict[str, Any]:
+    def publish(self, values: Any, key: str = "", **spec: Any) -> dict[str, Any]:
         """Publish a tensor; returns its public metadata."""
         transfer = self.upload(save({"values": np.ascontiguousarray(values)}), "values")
         declared = m.PublishSpec(kind="tensor", **spec)
-        return dict(self.ask(m.Publish(next(self._asks), declared, transfer)).dataset)
+        return dict(self.ask(m.Publish(next(self._asks), declared, transfer, key=key)).dataset)
+
+    def keep_plan(self, data: bytes, key: str = "", *, allow_download: bool = False) -> dict[str, Any]:
+        """Send a plan; returns what is told of it."""
+        transfer = self.upload(data, "plan")
+        return dict(self.ask(m.Plan(next(self._asks), transfer, allow_download, key)).plan)

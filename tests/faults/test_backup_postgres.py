@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gridclient.wire import messages as m
-from tests.factories.postgres import postgres
+from tests.factories.postgres import shared
 from tests.factories.staff import Staff, single_node
 from tests.faults.test_backup import NAME, Saved
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def test_node_on_postgres_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = postgres()
+    server = shared()
     monkeypatch.setenv("PATH", str(server.programs), prepend=os.pathsep)
     after = server.create("after")
     node = Saved(tmp_path, {"GRID_DATABASE_URL": server.create("before")})

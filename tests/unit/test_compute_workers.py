@@ -17,7 +17,7 @@ import pytest
 
 from apps.compute.messages import Append, Evaluate, Forget, Limits, Proposal, Propose, PutConstant
 from apps.compute.workers import ROOT, Worker, Workers
-from gridclient.program.graph import Node, Ref, constant, tensor_digest
+from gridclient.program.graph import Dtype, Node, Ref, constant, tensor_digest
 from gridclient.wire.errors import InternalError, LimitExceededError
 from gridclient.wire.messages import TensorHeader
 
@@ -76,6 +76,42 @@ def test_a_hundred_operations_cost_one_question(play: Callable[[Play], None], tm
         worker.kill()
 
     play(hundred)
+
+
+def test_a_busy_worker_keeps_its_memory_and_an_idle_one_gives_it_back(
+    play: Callable[[Play], None], tmp_path: Path
+) -> None:
+    """Otherwise the kernel takes a quarter of a training step's time, or idle sessions hold a node's memory."""
+    extent = 2**21  # 8 MiB a value, in float32
+
+    def faults(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+    def resident(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    async def work(workers: Workers) -> None:
+        worker = await workers.open("session", Limits(), tmp_path)
+        worker.send(Append([Node(0, "grid::rand", [[extent], Dtype("float32"), 1])]))
+
+        async def step(number: int) -> None:
+            values = [Node(number + i, "aten::add.Tensor", [Ref(number + i - 1 if i else 0), 1.0]) for i in range(4)]
+            worker.send(Append([*values, Node(number + 4, "aten::sum", [Ref(number + 3)])]))
+            worker.send(Forget([Ref(number + i) for i in range(4)]))
+            await worker.ask(Propose(1, Ref(number + 4)))
+            worker.send(Forget([Ref(number + 4)]))
+
+        await step(1)
+        before = faults(worker.pid)
+        for number in range(6, 56, 5):
+            await step(number)
+        busy = resident(worker.pid)
+        assert (faults(worker.pid) - before) * os.sysconf("SC_PAGE_SIZE") < 4 * 4 * extent  # four values of forty
+        wait_until(lambda: resident(worker.pid) < busy - 4 * extent)
+        await step(56)
+        worker.kill()
+
+    play(work)
 
 
 def test_a_worker_has_no_secrets_no_network_and_no_foreign_files(play: Callable[[Play], None], tmp_path: Path) -> None:

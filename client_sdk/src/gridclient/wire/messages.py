@@ -40,7 +40,7 @@ MAX_NODES = 4096
 MAX_TENSORS = 4096
 """Parameters and buffers of a module."""
 Key = Annotated[str, msgspec.Meta(max_length=64)]
-"""Named by the client, for good: asked again under the same key, the same is answered and nothing is done twice."""
+"""Named by the client: asked again under the same key within 30 days, the same is answered, and nothing done twice."""
 
 
 class Command(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
