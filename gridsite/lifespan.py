@@ -18,7 +18,7 @@ from django.db import DatabaseError
 
 from apps.accounts.once import forget_old
 from apps.compute.workers import Workers
-from apps.core import wake
+from apps.core import metrics, wake
 from apps.core.database import in_database
 from apps.core.locks import alone, remove_left, turn
 from apps.datarequests import runner, tidy
@@ -37,7 +37,7 @@ class Lifespan:
         self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
         await receive()
-        tasks: list[asyncio.Task[None]] = []
+        tasks: list[asyncio.Task[None]] = [_task(metrics.watch_loop(), "loop")]
         workers = Workers()
         scope["state"]["workers"] = workers
         tasks.append(_task(daily(), "daily"))

@@ -17,6 +17,7 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
 from apps.core.locks import alone
+from apps.core.logs import log_all
 from gridsite.deployment import MANAGE, host_and_port, is_loopback, keep_secret
 from gridsite.processes import serve_by_several
 from gridsite.server import listen, serve
@@ -86,10 +87,11 @@ class ServeCommand(BaseCommand):
         connections.close_all()
         self.stdout.write(f"{settings.GRID_ROLE} {settings.GRID_NAME}: {settings.GRID_URL}")
         self.stdout.flush()
+        log_all()
         if options["processes"] > 1:
             serve_by_several(listener, [sys.executable, str(MANAGE), f"run{self.role}"], options["processes"])
         else:
-            serve(listener, behind_proxy=not settings.GRID_DEVELOPMENT)
+            serve(listener, proxies=[] if settings.GRID_DEVELOPMENT else settings.GRID_PROXIES)
 
     def listener(self, options: dict[str, Any]) -> socket.socket:
         """The socket to serve on, before anything slow or lasting is done."""

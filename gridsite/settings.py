@@ -30,6 +30,20 @@ GRID_DEVELOPMENT = env.bool(
     "GRID_DEVELOPMENT", False, help="Plain http, cookies without the secure flag. Never in production."
 )
 
+# --- operation --------------------------------------------------------------------------------------------------
+GRID_PROXIES = env.list(
+    "GRID_PROXIES",
+    ("127.0.0.1",),
+    help="Addresses and networks of the proxies in front, whose word about a client's address is taken.",
+)
+GRID_METRICS_TOKEN = env.str(
+    "GRID_METRICS_TOKEN", help="What a scraper of /metrics says as its bearer token; empty: there is no such page."
+)
+GRID_LOG = env.str("GRID_LOG", "plain", choices=("plain", "json"), help="Lines for people, or JSON for a collector.")
+GRID_DISK_FLOOR = env.int(
+    "GRID_DISK_FLOOR", 2**28, help="Free bytes of the disks below which the deployment is not ready."
+)
+
 # --- limits -----------------------------------------------------------------------------------------------------
 GRID_MAX_UPLOAD = env.int("GRID_MAX_UPLOAD", 4 * 2**30, low=1, help="Most bytes of one upload.")
 GRID_MAX_VALUE = env.int("GRID_MAX_VALUE", 2**30, low=1, help="Most bytes of one computed value.")
@@ -221,15 +235,20 @@ UNFOLD = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "filters": {"once": {"()": "gridsite.logs.OnceAMinute"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "formatters": {
+        "plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
+        "json": {"()": "apps.core.logs.JsonFormatter"},
+    },
+    "filters": {"secrets": {"()": "apps.core.logs.SecretFilter"}, "once": {"()": "apps.core.logs.OnceAMinute"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": GRID_LOG, "filters": ["secrets"]}},
     "root": {"handlers": ["console"], "level": "INFO"},
     # A line for each outbound call, each refusal and each socket would hide what matters; `apps.wire` says whose
     # session begins and ends.
     "loggers": {
         "httpx": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
+        # A traceback, and what a stranger wrote, for every call to another name.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
         "uvicorn.error": {"level": "WARNING"},
         # Each second with a traceback, as long as Redis is away.
         "channels_redis.pubsub": {"filters": ["once"]},

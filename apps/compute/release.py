@@ -28,6 +28,7 @@ from apps.audit.verbs import Verb
 from apps.compute.messages import Evaluate, Proposal, State, Value
 from apps.compute.models import StoredAnswer
 from apps.compute.workers import Worker
+from apps.core import metrics
 from apps.core.canonical import digest
 from apps.core.clock import now
 from apps.core.database import in_database
@@ -77,6 +78,7 @@ class Released:
             raise InternalError("A value can only be released by apps.compute.release.")
         self.answer = answer
         self.route = route
+        metrics.released(route).inc()
 
 
 async def pointer(worker: Worker, value: Ref | State, proposal: Proposal, *, caller: Caller, path: Path) -> Released:

@@ -6,16 +6,21 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from time import perf_counter
 from typing import Any, TypeVar
 
 from django.db import close_old_connections, connection
 from django.db.models import QuerySet
 
+from apps.core import metrics
+
 T = TypeVar("T")
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
+metrics.DATABASE_QUEUE.set_function(_thread._work_queue.qsize)
 
 
-def _call(function: Callable[[], T]) -> T:
+def _call(function: Callable[[], T], called: float) -> T:
+    metrics.DATABASE_WAIT.observe(perf_counter() - called)
     # Costs a comparison while the connection is good; brings a broken one back.
     if connection.errors_occurred:
         close_old_connections()
@@ -29,4 +34,5 @@ def delete_unlocked(rows: QuerySet[Any]) -> None:
 
 async def in_database(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Run a function that uses the ORM in the database thread."""
-    return await asyncio.get_running_loop().run_in_executor(_thread, _call, partial(function, *args, **kwargs))
+    called = partial(function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_thread, _call, called, perf_counter())

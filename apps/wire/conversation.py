@@ -18,6 +18,7 @@ from apps.accounts.queries import user_of_live_token
 from apps.accounts.scopes import check_scope
 from apps.compute.sessions import Session
 from apps.compute.workers import Workers
+from apps.core import metrics
 from apps.core.clock import now
 from apps.core.database import in_database
 from apps.core.wake import forget, listen
@@ -297,6 +298,7 @@ class Conversation:
 
     async def reply(self, command: m.NodeCommand | None) -> int:
         """Say something, or with None only what has arrived; returns the number of the batch."""
+        metrics.said(command)
         async with self._sending:
             self._unanswered = 0
             number, frame = self._outbox.pack(command, seen=self._inbox.last)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from apps.core import logs
+
 logger = logging.getLogger("apps.wire")
 MOST = 64
 
@@ -16,8 +18,9 @@ def session(key: str, *, user: str, client: str) -> Iterator[None]:
     """Log a session around its life. `client` is the client's own word: shortened, and made of one line."""
     word = "".join(each if each.isprintable() else "?" for each in client[:MOST])
     began = time.monotonic()
-    logger.info("Session %s of %s opened with %s.", key[:8], user, word or "an unnamed client")
-    try:
-        yield
-    finally:
-        logger.info("Session %s of %s ended after %.0f s.", key[:8], user, time.monotonic() - began)
+    with logs.about(session=key[:8], user=user):
+        logger.info("Session %s of %s opened with %s.", key[:8], user, word or "an unnamed client")
+        try:
+            yield
+        finally:
+            logger.info("Session %s of %s ended after %.0f s.", key[:8], user, time.monotonic() - began)

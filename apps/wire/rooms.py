@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.conf import settings
 
+from apps.core import metrics
 from apps.core.locks import place
 from gridclient.wire.errors import LimitExceededError
 
@@ -52,4 +53,5 @@ def session(user: UUID) -> Iterator[None]:
         with place("session", most) as free:
             if not free:
                 raise NodeIsFullError("This node is full; try again later.", limit=most)
-            yield
+            with metrics.SESSIONS.track_inprogress():
+                yield

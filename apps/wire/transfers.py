@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TypeVar
+from weakref import WeakSet
 
+from apps.core import metrics
 from gridclient.wire.errors import InvalidInputError, LimitExceededError, NotFoundError
 from gridclient.wire.frames import CHUNK_SIZE, CHUNKS_IN_FLIGHT, Frame, pack_chunk
 from gridclient.wire.messages import Upload
@@ -50,6 +52,7 @@ class Uploads:
         self._used: set[int] = set()
         self._announced: dict[Path, Upload] = {}
         self._bytes = 0
+        _live.add(self)
 
     def begin(self, command: Upload) -> None:
         """Accept an announced upload, or raise LimitExceededError / InvalidInputError."""
@@ -121,6 +124,11 @@ class Uploads:
     def close(self) -> None:
         for transfer in list(self._open):
             self._discard(transfer)
+
+
+_live: WeakSet[Uploads] = WeakSet()
+metrics.UPLOADS.set_function(lambda: sum(len(each._open) for each in _live))
+metrics.UPLOAD_BYTES.set_function(lambda: sum(each._bytes for each in _live))
 
 
 class Outgoing:

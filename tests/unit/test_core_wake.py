@@ -16,9 +16,9 @@ from django.test import override_settings
 
 from apps.core import clock, wake
 from apps.core.database import in_database
+from apps.core.logs import OnceAMinute
 from apps.network.once import check_rate
 from gridclient.wire.errors import LimitExceededError
-from gridsite.logs import OnceAMinute
 from tests.factories import databases
 
 AWAY = "unix:///nowhere/redis.sock"

@@ -36,6 +36,7 @@ from tests.wire.test_consumer import BAD_FRAMES
 ROLES = {"scientist": "scientist", "reader": "scientist", "adder": "scientist", "owner": "owner", "other": "owner",
          "reviewer": "reviewer", "auditor": "auditor", "bystander": "scientist"}  # fmt: skip
 PEOPLE = ("", "scientist", "other", "owner", "reviewer", "auditor", "admin")
+SCRAPER = "a-token-for-the-scraper-0123456789"
 OUTSIDERS = ("scientist", "other", "reviewer", "auditor", "admin")
 
 
@@ -78,7 +79,7 @@ class Vault:
 @pytest.fixture(scope="module")
 def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
     folder = tmp_path_factory.mktemp("vault")
-    with single_node(folder) as server:
+    with single_node(folder, GRID_METRICS_TOKEN=SCRAPER) as server:
         staff = Staff(server)
         for name, role in ROLES.items():
             staff.hire(name, role)
@@ -317,6 +318,9 @@ def test_no_route_tells_a_value(vault: Vault, name: str) -> None:
                 if (method, route) not in kept:
                     status, _ = doors.call(method, f"/api/{path}", body, **headers)
                     assert status != 500, (method, path)
+    for path in ("/healthz", "/readyz", "/metrics"):
+        for authorization in (headers.get("Authorization", ""), f"Bearer {SCRAPER}"):
+            doors.call("GET", path, Authorization=authorization)
     for query in ("datasets/?q=canary", "requests/?state=delivered", "audit/?limit=1000", "audit/?after=x"):
         doors.call("GET", f"/api/{query}", **headers)
     assert len(doors.heard) > 300
