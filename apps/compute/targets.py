@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from apps.compute.alongside import beside_slowest
 from apps.compute.operations import TABLE
 from apps.compute.steady import steadied
 from apps.compute.totals import arithmetic, indexing, layout, matrices, networks, random, reductions
@@ -102,7 +103,7 @@ def _target(name: str) -> Target:
     parameters = tuple(
         _parameter(argument, reference=name in TOTAL and argument.name not in numbers) for argument in schema.arguments
     )
-    form = TOTAL.get(name) or steadied(name, overload)
+    form = beside_slowest(name, TOTAL.get(name) or steadied(name, overload))
     return Target(name, densely(form) if name in DENSE else form, parameters, len(schema.returns))
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.bench import compute
+from tests.bench import compute, steadiness
 from tests.bench import slice as slice_table
 
-TABLES = {"slice": slice_table.run, "compute": compute.run}
+TABLES = {"slice": slice_table.run, "compute": compute.run, "steady": steadiness.run}
 
 
 def main() -> None:

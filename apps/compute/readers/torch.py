@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from apps.compute import mapped
+from apps.compute.branchless import choose
 from apps.compute.entries import Entry
 from apps.compute.programs import MAX_LINE, Program
 from apps.compute.targets import DTYPES, TARGETS, called
@@ -172,7 +173,7 @@ class TorchReader:
         shape = [1] * given.dim()
         shape[axis] = records.numel()
         # Chosen, not multiplied: 0 × infinity is not 0.
-        return torch.where(records.reshape(shape), given, torch.zeros((), dtype=given.dtype))
+        return choose(records.reshape(shape), given, torch.zeros((), dtype=given.dtype))
 
 
 def _as_judged(entry: Entry, computed: tuple[Computed, ...]) -> bool:
