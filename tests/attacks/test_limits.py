@@ -150,7 +150,8 @@ def test_numbers_that_kernels_do_not_see_have_the_same_results(op: str, dtype: t
     assert torch.equal(found.isnan(), expected.isnan())
     found, expected = found[~found.isnan()], expected[~expected.isnan()]
     assert torch.equal(found.signbit(), expected.signbit())
-    last_place = torch.finfo(dtype).eps if op == "aten::erfinv" else 0.0
+    # The kernels of these are not right in the last bit on every processor.
+    last_place = torch.finfo(dtype).eps if op in ("aten::erf", "aten::erfinv") else 0.0
     torch.testing.assert_close(found, expected, rtol=last_place, atol=0.0)
 
 
