@@ -57,7 +57,7 @@ class FakeNode:
         self.done: dict[str, Any] = {}
         """Replies to asks that carry a key."""
         self.plans: list[bytes] = []
-        self.wrong: list[Exception] = []
+        self.wrong: list[str] = []
         """What the client did against the protocol."""
         self.turned_away: list[m.Goodbye] = []
         """What the next hellos get instead of a welcome."""

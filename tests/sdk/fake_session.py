@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import traceback
 from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,8 @@ class Talk:
         try:
             await self._serve()
         except (AssertionError, LookupError) as error:
-            self.node.wrong.append(error)
+            self.node.wrong.append(f"{error!r} {traceback.format_exc(limit=-2)}")
+            await self._put(pack_batch(m.encode(m.NodeBatch(2**40, [m.Goodbye("internal", "The test has failed.")]))))
             raise
 
     async def _serve(self) -> None:
@@ -148,7 +150,9 @@ class Talk:
         session.seen(batch.seen)
         for frame in session.kept.values():
             await self._put(frame)
-        for transfer, (_, data) in list(session.uploading.items()):
+        # Those that have ended too: their last acknowledgement may be what was lost.
+        arrived = {transfer: data for transfer, (_, data) in session.uploading.items()} | session.uploads
+        for transfer, data in arrived.items():
             await self.reply(m.Ack(transfer, len(data)))
         return True
 

@@ -79,7 +79,7 @@ class Dialogue:
         else:
             self.batches.forget()
             if before is not None:
-                self._say_again(begin=False)
+                self._say_again()
         self._start_uploads()
         self.flush()
 
@@ -146,7 +146,7 @@ class Dialogue:
         ask = self.asks.get(number)
         return ask is not None and not ask.reply.done()
 
-    def _say_again(self, *, begin: bool) -> None:
+    def _say_again(self) -> None:
         """The node has nothing of what was said: say what live values are made from, and ask again what is open."""
         if self.outbox.lineage.too_long:
             self._break(cannot_be_replayed(self.url))
@@ -163,7 +163,7 @@ class Dialogue:
                 end(ask.reply, RestartedError())
             elif ask.said and not ask.reply.done():
                 asks.append(ask.command)
-        nodes, constants = self.outbox.say_again(asks, begin=begin)
+        nodes, constants = self.outbox.say_again(asks)
         for constant in constants:
             self.begin(constant)
         logger.info("The session on %s was lost there: %d operations are said again.", self.url, nodes)
@@ -255,7 +255,8 @@ class Dialogue:
             case m.Error():
                 self._on_error(command)
             case m.Lost():
-                self._say_again(begin=True)
+                self._say([m.Begin()])
+                self._say_again()
                 self.flush()
             case m.Goodbye():
                 self.fail(from_code(command.code, command.message, {}))

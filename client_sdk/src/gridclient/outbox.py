@@ -93,20 +93,18 @@ class Outbox:
             commands += _drops(dropped)
         return commands
 
-    def say_again(self, asks: Collection[Any], *, begin: bool) -> tuple[int, list[Known]]:
+    def say_again(self, asks: Collection[Any]) -> tuple[int, list[Known]]:
         """The node has nothing of this session: queue what live values and open `asks` need, then these, before all
         that was not said yet. Returns the number of nodes, and the constants that must be uploaded."""
-        for _ in range(len(self.drops)):
-            ref = self.drops.popleft()
-            if ref in self.lineage:
-                self.lineage.drop(ref)
-            else:  # its node was not said yet
-                self.drops.append(ref)
+        droppable = len(self.drops)
+        # A node that was not said yet may need what was dropped since.
+        if not self.queue:
+            for _ in range(droppable):
+                self.lineage.drop(self.drops.popleft())
         asked = {ref for ask in asks for ref in _refs(ask)}
         said, dropped = self.lineage.replay(asked)
         self._told.clear()
-        self._again = deque([m.Begin()] if begin else [])
-        self._again += said
+        self._again = deque(said)
         self._again += _drops([ref for ref in dropped if ref not in asked])
         self._again += asks
         self.drops += [ref for ref in dropped if ref in asked]
