@@ -279,6 +279,8 @@ class Talk:
                 packet, _, overload = node.op.removeprefix("aten::").partition(".")
                 call = getattr(getattr(torch.ops.aten, packet), overload or "default")
                 result = call(*map(self._arg, node.args), **{k: self._arg(v) for k, v in node.kwargs.items()})
+        except KeyError:
+            raise  # of a value or constant that the client has not said
         except Exception as error:
             session.failed[node.id] = InvalidInputError(f"{node.op} failed: {type(error).__name__}."), node.line
             return

@@ -7,6 +7,7 @@ operations and constants that they need, in order; the others are forgotten from
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
@@ -61,8 +62,8 @@ class Lineage:
         self._entries: dict[int, _Entry] = {}
         self._inner: dict[int, int] = {}  # ids within a node that takes several, and the id of that node
         self._constants: dict[str, Known] = {}
-        self._unnamed = set[str]()
-        """Constants whose node is yet to come."""
+        self._unnamed = Counter[str]()
+        """Constants whose node is yet to come; more than one, where threads are about to name the same."""
         self._nbytes = 0
         self._sweep_at = 0
 
@@ -78,15 +79,17 @@ class Lineage:
             return
         self._entries[node.id] = _Entry(data, len(held) or node.outputs)
         if node.op == CONSTANT:
-            self._unnamed.discard(node.args[0])
+            self._unnamed -= Counter(node.args[:1])
         self._inner.update((ref.node, node.id) for ref in held if ref.node != node.id)
         self._grow(len(data) + _OVERHEAD)
 
     def know(self, constant: Known) -> None:
         """Note a constant, before the nodes that name it."""
-        if not self.too_long and constant.digest not in self._constants:
+        if self.too_long:
+            return
+        self._unnamed[constant.digest] += 1
+        if constant.digest not in self._constants:
             self._constants[constant.digest] = constant
-            self._unnamed.add(constant.digest)
             self._grow(len(constant.data) + _OVERHEAD)
 
     def drop(self, ref: Ref) -> None:
@@ -109,6 +112,7 @@ class Lineage:
                 said.append(self._constants[node.args[0]])
             said.append(self._entries[number].data)
             dropped += self._entries[number].dropped
+        said += [self._constants[digest] for digest in self._unnamed if digest not in told]
         return said, dropped
 
     def _marked(self, asked: Iterable[Ref]) -> dict[int, Node]:
@@ -130,7 +134,7 @@ class Lineage:
     def _sweep(self) -> None:
         """Forget what no live value needs. Gives the log up where nearly all of it is needed."""
         marked = self._marked(())
-        named = {node.args[0] for node in marked.values() if node.op == CONSTANT} | self._unnamed
+        named = {node.args[0] for node in marked.values() if node.op == CONSTANT} | set(self._unnamed)
         self._entries = {number: entry for number, entry in self._entries.items() if number in marked}
         self._inner = {inner: number for inner, number in self._inner.items() if number in marked}
         self._constants = {digest: constant for digest, constant in self._constants.items() if digest in named}
