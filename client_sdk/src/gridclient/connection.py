@@ -132,7 +132,8 @@ class Connection:
     @property
     def reconnecting(self) -> bool:
         """Whether the socket was lost and may yet come back."""
-        return self._dialogue.failure is None and self._reconnection.under_way
+        lost = self._dialogue.socket is None and self._dialogue.failure is None
+        return lost and self._reconnection.under_way
 
     def _value(self, make: Callable[[int], m.ClientCommand]) -> tuple[m.Answer, bytearray]:
         ask, answer = self._ask(make)
