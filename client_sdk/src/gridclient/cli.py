@@ -127,7 +127,7 @@ def _end(entry: SignIn) -> None:
         credentials.checked_key(entry.url, entry.public_key)
         http = Http(entry.url, entry.token)
         try:
-            http.call("POST", "sign-out/")
+            http.sign_out()
         finally:
             http.close()
 

@@ -1,25 +1,41 @@
-"""Management over REST: JSON in and out, errors as the same classes that the wire uses."""
+"""Management over REST: JSON in and out, errors as the same classes that the wire uses.
+
+A call that finds nobody where somebody was is made again for a few seconds. One that changes something carries a key,
+so that the deployment does nothing twice and gives its first answer again.
+"""
 
 from __future__ import annotations
 
+import secrets
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from gridclient import settings
+from gridclient.backoff import pauses
 from gridclient.websocket import LOOPBACK, nobody, stranger
 from gridclient.wire.errors import ConnectionLostError, GridError, InvalidInputError, from_code
 
 TIMEOUT = 30.0
 PAGE = 500
+PATIENCE = 15.0
+"""Most seconds for which a call is made again."""
+
+
+class _NobodyError(Exception):
+    """Nobody answers, now."""
 
 
 class Http:
     """The REST interface of one deployment. Thread-safe; follows no redirect, so a token goes where it was meant."""
 
-    def __init__(self, url: str, token: str = "") -> None:
+    def __init__(self, url: str, token: str = "", *, met: bool = False) -> None:
+        """`met`: the deployment has answered before. Nobody at a new address is told at once."""
         self.url = checked_url(url)
         self.token = token
+        self._met = met
         self._client = httpx.Client(
             base_url=f"{self.url}/api/",
             timeout=TIMEOUT,
@@ -58,6 +74,26 @@ class Http:
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """One call: the decoded JSON, or None when the answer has no body. Raises GridError."""
+        headers = {} if method == "GET" else {"Idempotency-Key": new_key()}
+        until = time.monotonic() + min(settings.reconnect_for, PATIENCE)
+        waits = pauses()  # the first is none, for a connection that was kept open and has ended meanwhile
+        while True:
+            try:
+                return self._once(method, path, headers=headers, **options)
+            except _NobodyError as error:
+                pause = next(waits)
+                if not self._met or time.monotonic() + pause >= until:
+                    raise nobody(self.url) from error.__cause__
+            time.sleep(pause)
+
+    def sign_out(self) -> None:
+        """End the token. Tried once: it would expire by itself, and the deployment may be gone already."""
+        try:
+            self._once("POST", "sign-out/", timeout=2.0)
+        except _NobodyError:
+            raise nobody(self.url) from None
+
+    def _once(self, method: str, path: str, **options: Any) -> Any:
         if self._client.is_closed:
             raise ConnectionLostError("This connection was closed; connect again.")
         try:
@@ -65,10 +101,12 @@ class Http:
         except httpx.TimeoutException as error:
             raise ConnectionLostError(f"{self.url} did not answer within {TIMEOUT:g} seconds. Try again.") from error
         except httpx.RemoteProtocolError as error:
-            raise stranger(self.url) from error
+            # Somebody hung up, or speaks something else than HTTP.
+            raise _NobodyError if self._met else stranger(self.url) from error
         except httpx.TransportError as error:
-            raise nobody(self.url) from error
+            raise _NobodyError from error
         body = self._json(response)
+        self._met = True
         if response.is_success:
             return body
         raise self._error(response, body)
@@ -83,7 +121,7 @@ class Http:
             return response.json()
         except ValueError:
             if response.status_code in (502, 503, 504):
-                raise nobody(self.url) from None
+                raise _NobodyError from None
             raise stranger(self.url) from None
 
     def _error(self, response: httpx.Response, body: Any) -> GridError:
@@ -92,6 +130,11 @@ class Http:
                 details = rest.get("details")
                 return from_code(code, message, details if isinstance(details, dict) else {})
         return stranger(self.url)
+
+
+def new_key() -> str:
+    """Names something that should happen once, however often it is asked for."""
+    return secrets.token_hex(16)
 
 
 def checked_url(url: str) -> str:

@@ -148,7 +148,7 @@ def check_key(http: Http, public_key: str) -> None:
 
 def _account(url: str, answer: Mapping[str, Any]) -> Account:
     user = answer["user"]
-    return Account(Http(url, answer["token"]), user["username"], tuple(user["rights"]), session=True)
+    return Account(Http(url, answer["token"], met=True), user["username"], tuple(user["rights"]), session=True)
 
 
 def _canonical(value: Any) -> bytes:

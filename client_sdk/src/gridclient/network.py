@@ -110,7 +110,7 @@ class GridNetwork(Administration):
         if self._account is not None and self._account.session:
             # It would expire by itself, and the network may be gone already.
             with contextlib.suppress(GridError):
-                self._http.call("POST", "sign-out/", timeout=2.0)
+                self._http.sign_out()
         self._http.close()
 
     def _decide(self, id: str, verb: str, reason: str) -> Member:
