@@ -19,6 +19,8 @@ from gridclient.wire.messages import Upload
 
 T = TypeVar("T")
 MAX_OPEN_UPLOADS = 16
+REMEMBERED = 256
+"""Finished uploads that are acknowledged once more over another socket."""
 ACKNOWLEDGE_WITHIN = 60.0
 """Seconds for which an answer waits for its receiver."""
 # Hashing and disk would hold up the event loop: half a millisecond a chunk.
@@ -49,6 +51,7 @@ class Uploads:
         self.limit = limit
         self._open: dict[int, Incoming] = {}
         self._finished: dict[int, Path] = {}
+        self._arrived: dict[int, int] = {}
         self._used: set[int] = set()
         self._announced: dict[Path, Upload] = {}
         self._bytes = 0
@@ -94,6 +97,9 @@ class Uploads:
         incoming.file.close()
         del self._open[frame.transfer]
         self._finished[frame.transfer] = incoming.path
+        self._arrived[frame.transfer] = incoming.received
+        if len(self._arrived) > REMEMBERED:
+            del self._arrived[next(iter(self._arrived))]
         return incoming.received, incoming
 
     def take(self, transfer: int) -> Path:
@@ -118,8 +124,11 @@ class Uploads:
         self.release(incoming.path)
 
     def received(self) -> list[tuple[int, int]]:
-        """Each open upload and how much of it is here: where it goes on over another socket."""
-        return [(transfer, incoming.received) for transfer, incoming in self._open.items()]
+        """Each upload and how much of it is here: where it goes on over another socket.
+
+        The last finished ones too: their acknowledgement may be what was lost.
+        """
+        return [*self._arrived.items(), *((transfer, incoming.received) for transfer, incoming in self._open.items())]
 
     def close(self) -> None:
         for transfer in list(self._open):

@@ -72,8 +72,18 @@ class Http:
     def delete(self, path: str) -> Any:
         return self.call("DELETE", path)
 
+    def once(self, method: str, path: str, **body: Any) -> Any:
+        """A call that is tried once: the deployment keeps no reply that holds a secret, so none is repeated."""
+        try:
+            return self._once(method, path, json=body)
+        except _NobodyError as error:
+            raise nobody(self.url) from error.__cause__
+
     def call(self, method: str, path: str, **options: Any) -> Any:
-        """One call: the decoded JSON, or None when the answer has no body. Raises GridError."""
+        """One call: the decoded JSON, or None when the answer has no body. Raises GridError.
+
+        Where nobody answers it is tried again, under the same key: nothing is done twice.
+        """
         headers = {} if method == "GET" else {"Idempotency-Key": new_key()}
         until = time.monotonic() + min(settings.reconnect_for, PATIENCE)
         waits = pauses()  # the first is none, for a connection that was kept open and has ended meanwhile

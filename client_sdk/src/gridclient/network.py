@@ -114,7 +114,7 @@ class GridNetwork(Administration):
         self._http.close()
 
     def _decide(self, id: str, verb: str, reason: str) -> Member:
-        return Member(self._http.post(f"nodes/{quote(id, safe='')}/{verb}/", reason=reason))
+        return Member(self._http.once("POST", f"nodes/{quote(id, safe='')}/{verb}/", reason=reason))
 
     def _matches(self, terms: Sequence[str], limit: int) -> Iterator[tuple[str, Dataset]]:
         """What matches, with the id of its node as the network knows it."""
