@@ -22,12 +22,12 @@ def use_once(kind: UsedOnce.Kind, value: str, *, expires: datetime, now: datetim
     return True
 
 
-def check_rate(what: str, address: str, *, per_minute: int, now: datetime) -> None:
-    """Raises LimitExceededError when one address asks more often than `per_minute`."""
+def check_rate(what: str, address: str, *, per_minute: int, now: datetime, cost: int = 1) -> None:
+    """Raises LimitExceededError when what one address asks for costs more than `per_minute`."""
     key = f"network:{what}:{address}:{int(now.timestamp()) // 60}"
     cache.add(key, 0, timeout=120)
     try:
-        count = cache.incr(key)
+        count = cache.incr(key, cost)
     except ValueError:  # evicted between the two calls
         return
     if count > per_minute:

@@ -1,19 +1,22 @@
-"""What the network answers."""
+"""What the network answers: from its own index, and never by asking nodes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.db.models import QuerySet
 
 from apps.accounts.models import User
 from apps.core import clock
-from apps.network.models import Announcement, Membership, Node, State
+from apps.network.models import KIND, Announcement, Membership, Node, State
 from apps.network.policies import check_can_search, sees_all
-from apps.tags import index
+from apps.tags import index, summaries
+from apps.tags.index import Page
+from apps.tags.summaries import Facets, Suggestion
 
 
 def node_id() -> str:
@@ -28,22 +31,56 @@ def nodes_visible_to(user: User) -> QuerySet[Node]:
     return nodes if sees_all(user) else nodes.filter(state=State.APPROVED)
 
 
-def search(user: User | None, terms: Sequence[str], *, now: datetime | None = None) -> QuerySet[Announcement]:
-    """Announcements of living members that match every term, newest first. `None` is a guest.
+def search(
+    user: User | None, terms: Sequence[str], *, limit: int, before: int | None = None, now: datetime | None = None
+) -> Page[dict[str, Any]]:
+    """Listed datasets of living members that match every term, newest first: where each is, and its public metadata.
 
-    Answered from the network's own index. Raises AuthenticationError for guests where they may not search.
+    `before`: the `next` of an earlier page; `None` is a guest. Raises AuthenticationError for guests where they may
+    not search.
     """
     check_can_search(user)
-    found = Announcement.objects.filter(node__state=State.APPROVED, node__expires__gt=now or clock.now())
-    if terms:
-        found = found.filter(pk__in=index.matching("announcement", terms))
-    return found.select_related("node")
+    moment = now or clock.now()
+
+    def living(keys: list[UUID]) -> dict[UUID, dict[str, Any]]:
+        # Two statements, each by primary key: asked to join, a database may begin with all nodes that live.
+        rows = list(_announced(keys).values_list("pk", "node", "metadata"))
+        nodes = {
+            node: {"id": node, "name": name, "url": url, "public_key": key}
+            for node, name, url, key in _living({node for _, node, _ in rows}, moment).values_list(
+                "pk", "name", "url", "public_key"
+            )
+        }
+        return {key: {"node": nodes[node], "dataset": said} for key, node, said in rows if node in nodes}
+
+    return index.page(KIND, terms, living, before=before, limit=limit)
 
 
-def found(announcement: Announcement) -> dict[str, Any]:
-    """A search result as JSON: where the dataset is, and its public metadata."""
-    node = announcement.node
-    return {
-        "node": {"id": node.id, "name": node.name, "url": node.url, "public_key": node.public_key},
-        "dataset": announcement.metadata,
-    }
+def facets(user: User | None, terms: Sequence[str], *, now: datetime | None = None) -> Facets:
+    """How many of the newest that match every term have which tags, and are on which node. Raises as `search`."""
+    check_can_search(user)
+    moment = now or clock.now()
+
+    def nodes(keys: list[UUID]) -> dict[UUID, str]:
+        rows = list(_announced(keys).values_list("pk", "node"))
+        living = set(_living({node for _, node in rows}, moment).values_list("pk", flat=True))
+        return {key: node for key, node in rows if node in living}
+
+    return summaries.facets(KIND, terms, nodes, group=lambda node: node)
+
+
+def suggest(user: User | None, prefix: str, *, limit: int) -> list[Suggestion]:
+    """Tags ("#...") or words that begin with `prefix`, most frequent first. Raises as `search`.
+
+    Whatever can be found here may be found by all who search, so that the index's own counts can be shown.
+    """
+    check_can_search(user)
+    return summaries.popular(KIND, prefix, limit=limit)
+
+
+def _announced(keys: list[UUID]) -> QuerySet[Announcement]:
+    return Announcement.objects.filter(pk__in=keys).order_by()
+
+
+def _living(ids: set[str], moment: datetime) -> QuerySet[Node]:
+    return Node.objects.filter(pk__in=ids, state=State.APPROVED, expires__gt=moment).order_by()

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 from uuid import UUID
 
-from django.db import connections, models, router, transaction
+from django.db import connections, router, transaction
 
 from apps.tags import postings
 from apps.tags.models import Entry, Token
 from apps.tags.normal import tokens, wanted
 
-M = TypeVar("M", bound=models.Model)
+M = TypeVar("M")
+Visible = Callable[[list[UUID]], Mapping[UUID, M]]
+"""Those of the documents with these keys that the asker may see."""
 LONGEST_TOKEN = 64
 """Bytes; a longer token is kept by its hash, and found but never shown."""
 EVERY = b"*"
@@ -58,10 +60,10 @@ class Page(Generic[M]):
 
 
 @dataclass
-class Sample:
-    """The newest matches among the documents that may be seen, and whether there are more."""
+class Sample(Generic[M]):
+    """The newest matches among the documents that may be seen, with their numbers, and whether there are more."""
 
-    matches: list[Match] = field(default_factory=list)
+    matches: list[tuple[int, M]] = field(default_factory=list)
     more: bool = False
 
 
@@ -70,24 +72,29 @@ def document(key: UUID, *, name: str, description: str, tags: Iterable[str]) -> 
     return Document(key, frozenset(_short(token) for token in tokens(name, description, tags)) | {EVERY})
 
 
+_PUT = (
+    "INSERT INTO tags_entry (kind, key, words, hidden) VALUES {rows}"
+    " ON CONFLICT (kind, key) DO UPDATE SET words = excluded.words, hidden = excluded.hidden RETURNING key, id"
+)
+
+
 def put(kind: str, documents: Sequence[Document]) -> None:
     """Index documents, or index them anew: one that is known keeps its number. Hidden ones can be found again."""
     with _writing():
-        known = {entry.key: entry for entry in _entries(kind, [each.key for each in documents])}
-        fresh = [Entry(kind=kind, key=each.key.hex) for each in documents if each.key.hex not in known]
-        known |= {entry.key: entry for entry in Entry.objects.bulk_create(fresh)}
-        changes = [(known[each.key.hex], each.tokens) for each in documents]
-        _retoken(kind, changes)
-        for entry, having in changes:
-            entry.words, entry.hidden = b" ".join(sorted(having)), False
-        Entry.objects.bulk_update([entry for entry, _ in changes], ["words", "hidden"], batch_size=postings.ROWS)
+        known = {entry.key: _findable_by(entry) for entry in _entries(kind, [each.key for each in documents])}
+        numbers: dict[str, int] = {}
+        for some in postings.parts(documents, postings.ROWS):
+            rows = [(kind, each.key.hex, b" ".join(sorted(each.tokens)), False) for each in some]
+            # Numbers are given in this order.
+            numbers |= dict(postings.insert(_PUT, rows, returning=True))
+        _retoken(kind, ((numbers[e.key.hex], known.get(e.key.hex, frozenset()), e.tokens) for e in documents))
 
 
 def remove(kind: str, keys: Iterable[UUID]) -> None:
     """Forget documents; one that is not there is forgotten already."""
     with _writing():
         entries = _entries(kind, keys)
-        _retoken(kind, [(entry, frozenset()) for entry in entries])
+        _retoken(kind, [(entry.pk, _findable_by(entry), frozenset()) for entry in entries])
         for some in postings.parts(entries, postings.ROWS):
             Entry.objects.filter(pk__in=[entry.pk for entry in some]).delete()
 
@@ -96,7 +103,7 @@ def hide(kind: str, keys: Iterable[UUID]) -> None:
     """Let nobody find these documents. They keep their numbers, for `show`."""
     with _writing():
         entries = [entry for entry in _entries(kind, keys) if not entry.hidden]
-        _retoken(kind, [(entry, frozenset()) for entry in entries])
+        _retoken(kind, [(entry.pk, _findable_by(entry), frozenset()) for entry in entries])
         _mark(entries, hidden=True)
 
 
@@ -104,7 +111,7 @@ def show(kind: str, keys: Iterable[UUID]) -> None:
     """Let hidden documents be found again, where they were."""
     with _writing():
         entries = [entry for entry in _entries(kind, keys) if entry.hidden]
-        _retoken(kind, [(entry, frozenset(_words(entry.words))) for entry in entries])
+        _retoken(kind, [(entry.pk, frozenset(), frozenset(_words(entry.words))) for entry in entries])
         _mark(entries, hidden=False)
 
 
@@ -126,36 +133,35 @@ def matching(kind: str, terms: Iterable[str], *, before: int | None = None, firs
         size = min(size * 4, MOST_AT_ONCE)
 
 
-def page(
-    kind: str, terms: Iterable[str], visible: models.QuerySet[M], *, before: int | None = None, limit: int
-) -> Page[M]:
+def page(kind: str, terms: Iterable[str], visible: Visible[M], *, before: int | None = None, limit: int) -> Page[M]:
     """Up to `limit` of the `visible` documents that match every term, newest first, from below the number `before`."""
     rows: list[tuple[int, M]] = []
-    for batch in matching(kind, terms, before=before, first=limit + 1):
-        found = {row.pk: row for row in visible.filter(pk__in=[match.key for match in batch])}
+    # A few more than are needed: where one or two may not be seen, that is no second round.
+    for batch in matching(kind, terms, before=before, first=limit + limit // 8 + 4):
+        found = visible([match.key for match in batch])
         rows += [(match.number, found[match.key]) for match in batch if match.key in found]
         if len(rows) > limit:
             return Page([row for _, row in rows[:limit]], rows[limit - 1][0])
     return Page([row for _, row in rows], None)
 
 
-def sample(kind: str, terms: Iterable[str], visible: models.QuerySet[M], *, most: int) -> Sample:
+def sample(kind: str, terms: Iterable[str], visible: Visible[M], *, most: int) -> Sample[M]:
     """The newest of the `visible` documents that match every term, up to `most`."""
-    taken = Sample()
-    for batch in matching(kind, terms, first=most + 1):
-        keys = set(visible.filter(pk__in=[match.key for match in batch]).values_list("pk", flat=True))
-        taken.matches += [match for match in batch if match.key in keys]
+    taken: Sample[M] = Sample()
+    for batch in matching(kind, terms, first=most + most // 8):
+        found = visible([match.key for match in batch])
+        taken.matches += [(match.number, found[match.key]) for match in batch if match.key in found]
         if len(taken.matches) > most:
             return Sample(taken.matches[:most], more=True)
     return taken
 
 
-def count_tokens(matches: Sequence[Match], prefix: str) -> Counter[str]:
+def count_tokens(numbers: Sequence[int], prefix: str) -> Counter[str]:
     """How many of these documents have each of the tokens that begin with `prefix`."""
     begin = prefix.encode()
     counts: Counter[bytes] = Counter()
-    for some in postings.parts(matches, MOST_AT_ONCE):
-        for words in Entry.objects.filter(pk__in=[each.number for each in some]).values_list("words", flat=True):
+    for some in postings.parts(numbers, MOST_AT_ONCE):
+        for words in Entry.objects.filter(pk__in=some).values_list("words", flat=True):
             counts.update(token for token in _words(words) if token.startswith(begin))
     return Counter({token.decode(): count for token, count in counts.items()})
 
@@ -188,15 +194,18 @@ def _entries(kind: str, keys: Iterable[UUID]) -> list[Entry]:
     return found
 
 
-def _retoken(kind: str, changes: Iterable[tuple[Entry, frozenset[bytes]]]) -> None:
-    """Take the tokens away that documents can be found by, and give them these."""
+def _findable_by(entry: Entry) -> frozenset[bytes]:
+    return frozenset() if entry.hidden else frozenset(_words(entry.words))
+
+
+def _retoken(kind: str, changes: Iterable[tuple[int, frozenset[bytes], frozenset[bytes]]]) -> None:
+    """Documents with these numbers could be found by the first tokens, and can be by the second from now on."""
     added, removed = defaultdict(list), defaultdict(list)
-    for entry, after in changes:
-        before = frozenset() if entry.hidden else frozenset(_words(entry.words))
+    for number, before, after in changes:
         for token in after - before:
-            added[token].append(entry.pk)
+            added[token].append(number)
         for token in before - after:
-            removed[token].append(entry.pk)
+            removed[token].append(number)
     postings.change(kind, added=added, removed=removed)
 
 
