@@ -42,10 +42,8 @@ class Http:
 
     def some(self, path: str, *, most: int | None, **params: Any) -> tuple[list[Any], bool]:
         """The rows of a list, up to `most` of them, and whether there are more."""
-        rows, others = [], False
-        for found, others in self._page_by_page(path, most, params):
-            rows += found
-        return rows, others
+        pages = list(self._page_by_page(path, most, params))
+        return [row for found, _ in pages for row in found], pages[-1][1]
 
     def rows(self, path: str, **params: Any) -> Iterator[Any]:
         """The rows of a list, one by one: a page is asked for when its first row is."""
