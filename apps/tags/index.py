@@ -127,7 +127,7 @@ def matching(kind: str, terms: Iterable[str], *, before: int | None = None, firs
     numbers = (number for block in found for number in reversed(block.to_array()))
     size = first
     while batch := list(islice(numbers, size)):
-        keys = dict(Entry.objects.filter(pk__in=batch).values_list("pk", "key"))
+        keys = dict(postings.read("SELECT id, key FROM tags_entry WHERE id IN {}", batch))
         # An entry may have been removed since its number was read.
         yield [Match(number, UUID(keys[number])) for number in batch if number in keys]
         size = min(size * 4, MOST_AT_ONCE)

@@ -74,6 +74,7 @@ def _settings(database: str, folder: Path) -> Any:
         GRID_NAME="bench",
         GRID_DIR=str(folder),
         GRID_DEVELOPMENT="true",
+        GRID_SECRET_KEY="only-for-measuring-" + "0123456789abcdef" * 4,
         GRID_GUEST_SEARCH="true",
         GRID_URL="http://127.0.0.1:8000",
         XDG_RUNTIME_DIR=str(folder),
