@@ -65,8 +65,8 @@ class Listing(list[T]):
 class Found(dict[str, list[T]]):
     """What a search found: lists of pointers by node id. `more`: beyond its limit there are others."""
 
-    def __init__(self, *, more: bool = False) -> None:
-        super().__init__()
+    def __init__(self, items: Mapping[str, list[T]] | None = None, *, more: bool = False) -> None:
+        super().__init__(items or {})
         self.more = more
 
     def __repr__(self) -> str:
