@@ -170,7 +170,8 @@ def _changed(dataset: Dataset, revision: int) -> None:
     dataset.save()
     dataset.__dict__.pop("current", None)
     words = f"{dataset.name} {dataset.slug}"
-    index.put("dataset", dataset.pk, name=words, description=dataset.description, tags=dataset.typed_tags)
+    tags = dataset.typed_tags
+    index.put("dataset", [index.document(dataset.pk, name=words, description=dataset.description, tags=tags)])
     wake("datasets")
 
 

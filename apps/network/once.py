@@ -24,21 +24,21 @@ def use_once(kind: UsedOnce.Kind, value: str, *, expires: datetime, now: datetim
     return True
 
 
-def check_rate(what: str, address: str, *, per_minute: int, now: datetime) -> None:
-    """Raises LimitExceededError when one address asks more often than `per_minute`."""
+def check_rate(what: str, address: str, *, per_minute: int, now: datetime, cost: int = 1) -> None:
+    """Raises LimitExceededError when what one address asks for costs more than `per_minute`."""
     key = f"network:{what}:{address}:{int(now.timestamp()) // 60}"
     try:
-        count = _counted(caches["default"], key)
+        count = _counted(caches["default"], key, cost)
     except RedisError:
         # Nobody is turned away because Redis is: each process counts by itself meanwhile.
-        count = _counted(caches["process"], key)
+        count = _counted(caches["process"], key, cost)
     if count > per_minute:
         raise LimitExceededError("Too many requests from this address; wait a minute.", limit=per_minute)
 
 
-def _counted(cache: BaseCache, key: str) -> int:
+def _counted(cache: BaseCache, key: str, cost: int) -> int:
     cache.add(key, 0, timeout=120)
     try:
-        return cache.incr(key)
+        return cache.incr(key, cost)
     except ValueError:  # evicted between the two calls
         return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,15 +54,28 @@ class Http:
 
     def pages(self, path: str, *, most: int | None = None, **params: Any) -> list[Any]:
         """The rows of a list, page after page, up to `most` of them."""
-        rows: list[Any] = []
-        after = None
+        return self.some(path, most=most, **params)[0]
+
+    def some(self, path: str, *, most: int | None, **params: Any) -> tuple[list[Any], bool]:
+        """The rows of a list, up to `most` of them, and whether there are more."""
+        pages = list(self._page_by_page(path, most, params))
+        return [row for found, _ in pages for row in found], pages[-1][1]
+
+    def rows(self, path: str, **params: Any) -> Iterator[Any]:
+        """The rows of a list, one by one: a page is asked for when its first row is."""
+        for found, _ in self._page_by_page(path, None, params):
+            yield from found
+
+    def _page_by_page(self, path: str, most: int | None, params: dict[str, Any]) -> Iterator[tuple[list[Any], bool]]:
+        """Pages, up to `most` rows, each with whether there are more."""
+        after, taken = None, 0
         while True:
-            left = PAGE if most is None else min(PAGE, most - len(rows))
+            left = PAGE if most is None else min(PAGE, most - taken)
             found = self.get(path, **params, limit=left, after=after)
-            rows += found["results"]
-            after = found.get("next")
-            if after is None or (most is not None and len(rows) >= most):
-                return rows
+            after, taken = found.get("next"), taken + len(found["results"])
+            yield found["results"], after is not None
+            if after is None or (most is not None and taken >= most):
+                return
 
     def post(self, path: str, **body: Any) -> Any:
         return self.call("POST", path, json=body)

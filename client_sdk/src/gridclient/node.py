@@ -15,6 +15,7 @@ from gridclient import html
 from gridclient.admin import Administration
 from gridclient.connection import Connection
 from gridclient.datasets import Dataset
+from gridclient.discovery import Discovery
 from gridclient.http import Http, checked_url, new_key
 from gridclient.identity import Account, identity_of, sign_in, with_token
 from gridclient.listings import DATASETS, PLANS, POINTERS, REQUESTS, Listing
@@ -47,7 +48,7 @@ _OF_THE_LIBRARY = frozenset(
 )
 
 
-class Node(Administration):
+class Node(Administration, Discovery):
     """A node and my account on it. It is signed in to at the first call that needs it. Thread-safe."""
 
     def __init__(self, *, id: str, name: str, url: str, public_key: str, enter: Callable[[], Account]) -> None:
@@ -137,16 +138,17 @@ class Node(Administration):
 
     def datasets(self, *terms: str, limit: int | None = None) -> Listing[Dataset]:
         """What I may see here, newest first; with terms only what all of them match, as in `search`."""
-        rows = self.http.pages("datasets/", most=limit, **({"q": list(terms)} if terms else {}))
-        return Listing((Dataset(self, row) for row in rows), DATASETS)
+        rows, more = self.http.some("datasets/", most=limit, q=list(terms))
+        return Listing((Dataset(self, row) for row in rows), DATASETS, more=more)
 
     def dataset(self, name: str) -> Dataset:
         """One dataset by its name. Raises NotFoundError, alike for absent and for not mine to see."""
         return Dataset(self, self._one("dataset", name))
 
-    def search(self, *terms: str, limit: int = 1000) -> Listing[Any]:
+    def search(self, *terms: str, limit: int | None = 1000) -> Listing[Any]:
         """Pointers to what every term matches: a tag ("#births"), or a word of name, description or tags."""
-        return Listing((dataset.pointer() for dataset in self.datasets(*terms, limit=limit)), POINTERS)
+        found = self.datasets(*terms, limit=limit)
+        return Listing((dataset.pointer() for dataset in found), POINTERS, more=found.more)
 
     def requests(self, state: str | None = None) -> Listing[DataRequest]:
         """Requests, oldest first: mine, and those that I may look at."""
