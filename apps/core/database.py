@@ -22,5 +22,12 @@ def _call(function: Callable[[], T]) -> T:
 
 
 async def in_database(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Run a function that uses the ORM in the database thread."""
-    return await asyncio.get_running_loop().run_in_executor(_thread, _call, partial(function, *args, **kwargs))
+    """Run a function that uses the ORM in the database thread. Who is cancelled waits for what has begun."""
+    called = _thread.submit(_call, partial(function, *args, **kwargs))
+    try:
+        return await asyncio.wrap_future(called)
+    except asyncio.CancelledError:
+        # It may be about to commit, with files that whoever was cancelled removes now.
+        if not called.cancelled():
+            await asyncio.wait([asyncio.wrap_future(called)])
+        raise

@@ -37,8 +37,6 @@ SAY_SEEN_AFTER = 64
 """Batches without a reply, after which the client is told what has arrived: it keeps them until then."""
 GOODBYE_WITHIN = 1.0
 """Seconds for which a client that does not read is waited for."""
-REPLACED = 4409
-"""Close code of a socket in whose place another one has come."""
 
 
 class Socket(Protocol):
@@ -46,6 +44,9 @@ class Socket(Protocol):
 
     async def put(self, frame: bytes) -> bool:
         """Send a frame; False when nobody is there any more."""
+
+    def replace(self) -> None:
+        """Another one has come in its place."""
 
     async def close(self, code: int) -> None: ...
 
@@ -63,6 +64,8 @@ class Conversation:
         self._workers = workers
         self._around = ExitStack()
         self._background: set[asyncio.Task[None]] = set()
+        self._newest: Socket | None = None
+        """The last socket that came; until it was welcomed, frames go to none."""
         self._socket: Socket | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._putting: asyncio.Timeout | None = None
@@ -74,6 +77,8 @@ class Conversation:
         self._unanswered = 0
         self._bad_frames = 0
         self._answers = Answers(self)
+        self._sessions: set[Session] = set()
+        """The one of the program, and those of earlier ones until their last answer has arrived."""
         self._begin_anew()
 
     async def begin(self) -> None:
@@ -81,7 +86,8 @@ class Conversation:
         user = self.caller.user
         if rooms.account_is_full(user):
             await parked.make_room(user)
-        elif rooms.node_is_full():
+        elif rooms.node_is_full() and not await parked.make_room(user):
+            # Others' sessions wait for their clients: an account went at its own cost first.
             await parked.make_room(None)
         self._around.enter_context(rooms.session(user))
         self._around.enter_context(log.session(self.id, user=self._greeted.user, client=self._greeted.client))
@@ -102,7 +108,8 @@ class Conversation:
         for task in self._background - {asyncio.current_task()}:
             task.cancel()
         self.uploads.close()
-        self.session.close()
+        for session in self._sessions:
+            session.close()
         self._around.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -112,32 +119,49 @@ class Conversation:
 
     # --- sockets ---
 
-    async def attach(self, socket: Socket, greeted: Greeted) -> None:
-        """Go on over this socket. The client has every batch up to `greeted.seen`; what is later is said again."""
-        older, self._socket = self._socket, None
-        if self._putting is not None:  # the older socket may never take what it is given
-            self._putting.reschedule(0)
-        async with self._turn, self._sending:
-            self._greeted, self._socket, self.parked_at = greeted, socket, None
-            if self._expiry is not None:
-                self._expiry.cancel()
-            if older is not None:
-                self._spawn(older.close(REPLACED))
-            self._outbox.seen(greeted.seen)
-            self._answers.interrupt()
-            answer = welcome(greeted, self.id, parked.next_token(self, greeted.resume))
-            await self._put(pack_batch(m.encode(m.NodeBatch(FIRST, [answer], self._inbox.last))))
-            for frame in self._outbox.unseen():
-                await self._put(frame)
-            for upload in self.uploads.received():
-                await self._put(self._outbox.pack(m.Ack(*upload), seen=self._inbox.last)[1])
-            self._answers.resume(greeted.seen)
+    async def attach(self, socket: Socket, greeted: Greeted) -> bool:
+        """Go on over this socket, unless all has ended or yet another one comes. False: it has ended.
+
+        The client has every batch up to `greeted.seen`; what is later is said again. Raises AuthenticationError when
+        the token counts no longer.
+        """
+        if self._newest is not None:
+            self._newest.replace()
+        self._newest, self._socket, self.parked_at = socket, None, None
+        if self._expiry is not None:
+            self._expiry.cancel()
+        putting, self._putting = self._putting, None
+        if putting is not None:  # the older socket may never take what it is given
+            putting.reschedule(0)
+        try:
+            async with self._turn, self._sending:
+                await self.check_token()  # what was kept for the client leaves now
+                if self.ended:
+                    return False
+                if socket is self._newest:
+                    await self._welcome(socket, greeted)
+                return True
+        except BaseException:
+            self.detach(socket, left=False)
+            raise
+
+    async def _welcome(self, socket: Socket, greeted: Greeted) -> None:
+        self._greeted, self._socket = greeted, socket
+        self._outbox.seen(greeted.seen)
+        self._answers.interrupt()
+        answer = welcome(greeted, self.id, parked.next_token(self, greeted.resume))
+        await self._put(pack_batch(m.encode(m.NodeBatch(FIRST, [answer], self._inbox.last))))
+        for frame in self._outbox.unseen():
+            await self._put(frame)
+        for upload in self.uploads.received():
+            await self._put(self._outbox.pack(m.Ack(*upload), seen=self._inbox.last)[1])
+        self._answers.resume(greeted.seen)
 
     def detach(self, socket: Socket, *, left: bool) -> None:
         """The socket is gone. `left`: its client closed it on purpose, and will not come back."""
-        if socket is not self._socket or self.ended:
+        if socket is not self._newest or self.ended:
             return
-        self._socket = None
+        self._newest = self._socket = None
         self._answers.interrupt()
         loop = asyncio.get_running_loop()
         self.parked_at = loop.time()
@@ -201,6 +225,8 @@ class Conversation:
                 return
             self._outbox.seen(batch.seen)
             for command in batch.commands:
+                if self.ended:
+                    return
                 if isinstance(command, m.Bye):
                     await self.end()
                     return
@@ -236,7 +262,7 @@ class Conversation:
             case m.Constant():
                 await self.session.inline_constant(command)
             case m.Drop():
-                self.session.forget(command.values)
+                await self.session.forget(command.values)
             case m.Get() | m.Take() | m.Request() | m.Fetch() | m.Publish() | m.Plan():
                 await self._answers.begin(command, self.session, self.uploads)
             case m.Upload():
@@ -247,7 +273,7 @@ class Conversation:
             case m.Ack():
                 self._answers.acknowledge(command.transfer, command.offset)
             case m.Begin():
-                self._spawn(self._retire(self.session, self.uploads))
+                self._retire()
                 self._begin_anew()
             case _:
                 raise InvalidInputError("This command has no place here.")
@@ -271,6 +297,7 @@ class Conversation:
     def _begin_anew(self) -> None:
         session = Session(self._workers, caller=self.caller, on_lost=lambda: self._worker_ended(session))
         self.session, self._lost = session, False
+        self._sessions.add(session)
         self.uploads = Uploads(session.folder, settings.GRID_MAX_UPLOAD)
 
     def _worker_ended(self, session: Session) -> None:
@@ -282,15 +309,17 @@ class Conversation:
     async def _say_lost(self) -> None:
         await self.reply(m.Lost())
 
-    async def _retire(self, session: Session, uploads: Uploads) -> None:
-        """End what a program left, once its answers that are on their way have arrived."""
-        uploads.close()
-        session.stop()
-        try:
-            if open_asks := self._answers.of(session):
-                await asyncio.wait(open_asks)
-        finally:
-            session.close()
+    def _retire(self) -> None:
+        """End what the program leaves; its files stay until its answers that are on their way have arrived."""
+        self.uploads.close()
+        self.session.stop()
+        self._spawn(self._close_later(self.session))
+
+    async def _close_later(self, session: Session) -> None:
+        if open_asks := self._answers.of(session):
+            await asyncio.wait(open_asks)
+        session.close()
+        self._sessions.discard(session)
 
     # --- frames of the node ---
 
@@ -305,9 +334,11 @@ class Conversation:
             return number
 
     async def chunk(self, frame: bytes) -> None:
-        """Send a chunk, unless no socket is there."""
+        """Send a chunk, unless its socket is gone: over the next one, the receiver says first where to go on."""
+        socket = self._socket
         async with self._sending:
-            await self._put(frame)
+            if socket is self._socket:
+                await self._put(frame)
 
     async def _put(self, frame: bytes) -> None:
         socket = self._socket
@@ -327,23 +358,27 @@ class Conversation:
         """Say why it ends, and end it, whether or not the client reads."""
         if self.ended:
             return
-        socket = self._socket
         try:
             async with asyncio.timeout(GOODBYE_WITHIN):
                 await self.reply(m.Goodbye(error.code, error.message))
         except TimeoutError:
             pass
         finally:
+            socket = self._newest
             await self.end()
         if socket is not None:
             await socket.close(error.close or 4400)
 
 
-async def conversation_for(greeted: Greeted, workers: Workers) -> Conversation:
-    """The conversation that the hello goes on with, or a new one. Raises LimitExceededError where there is no place."""
+async def carried_on(socket: Socket, greeted: Greeted, workers: Workers) -> Conversation:
+    """The conversation that the hello goes on with, over this socket; or a new one.
+
+    Raises LimitExceededError where there is no place, AuthenticationError when the token counts no longer.
+    """
     found = parked.find(greeted.resume, greeted.caller)
-    if isinstance(found, Conversation):
+    if isinstance(found, Conversation) and await found.attach(socket, greeted):
         return found
     made = Conversation(greeted, workers)
     await made.begin()
+    await made.attach(socket, greeted)
     return made
