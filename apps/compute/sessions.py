@@ -77,14 +77,18 @@ class Session:
     async def worker(self) -> Worker:
         """This session's worker, started at the first need. Raises InternalError once the session was stopped."""
         async with self._opening:
-            if self._worker is None and not self._stopped:
+            if self._worker is None:
+                self._check_goes_on()
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._worker = await self._workers.open(self.id, limits(), self.folder, self._on_lost)
                 if self._stopped:  # meanwhile, when there was nothing to end yet
                     self.stop()
-            if self._worker is None or self._stopped:
-                raise InternalError(CRASHED)
+            self._check_goes_on()
             return self._worker
+
+    def _check_goes_on(self) -> None:
+        if self._stopped:
+            raise InternalError(CRASHED)
 
     async def append(self, nodes: Sequence[Node]) -> None:
         """Add nodes to the program. A dataset that may not be used is refused when a value of it is asked for."""

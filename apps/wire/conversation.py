@@ -225,8 +225,6 @@ class Conversation:
                 return
             self._outbox.seen(batch.seen)
             for command in batch.commands:
-                if self.ended:
-                    return
                 if isinstance(command, m.Bye):
                     await self.end()
                     return
@@ -242,6 +240,8 @@ class Conversation:
             await self.goodbye(LimitExceededError(f"{MAX_BAD_FRAMES} frames were wrong.", limit=MAX_BAD_FRAMES))
 
     async def _command_or_error(self, command: m.ClientCommand) -> None:
+        if self.ended:  # by the guard, while an earlier one was handled
+            return
         try:
             await self._command(command)
         except GridError as error:

@@ -59,7 +59,7 @@ class Alone:
         return (self.folder / "server.log").read_text()
 
     def nothing_left(self) -> None:
-        processes.wait_until(lambda: not self.workers and not self.folders, 5, f"{self.workers} {self.folders}")
+        processes.wait_until(lambda: not self.workers and not self.folders, 20, f"{self.workers} {self.folders}")
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +72,16 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
         yield Alone(staff, folder / server.name, processes.server(folder / server.name))
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left(alone: Alone) -> Iterator[None]:
+    yield
+    alone.nothing_left()
+
+
 def test_a_program_that_is_left_together_with_the_session_leaves_no_worker(alone: Alone) -> None:
     with alone.client() as client:
         goes_on(client)
         client.send(m.Begin(), m.Bye())
-    alone.nothing_left()
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.005, 0.01, 0.02, 0.04])
@@ -95,7 +100,6 @@ def test_who_leaves_while_a_worker_starts_leaves_nothing_and_takes_nobody_elses(
         assert len(alone.workers) == 1
         goes_on(victim)
         victim.send(m.Bye())
-    alone.nothing_left()
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.02])
@@ -109,7 +113,6 @@ def test_a_revocation_while_a_worker_starts_leaves_none(alone: Alone, delay: flo
             client.send(m.Run([Node(1, "aten::neg", [Ref(0)])]))
             client.receive()
         revoke.join()
-    alone.nothing_left()
 
 
 def busy(client: RawClient) -> None:
@@ -138,6 +141,7 @@ def test_constants_for_a_busy_worker_wait_at_the_client(alone: Alone) -> None:
         assert memory(alone.pid) - before < 40 * 2**20
         assert client.receive()
         sender.join()
+        client.send(m.Bye())
 
 
 def memory(pid: int) -> int:
@@ -161,7 +165,6 @@ def test_a_place_that_is_waited_for_keeps_one_socket(alone: Alone) -> None:
             assert alone.sockets <= before + 2
         client.come_back()
         client.send(m.Bye())
-    alone.nothing_left()
 
 
 def test_a_socket_pipelined_with_its_goodbye_leaves_no_older_one(alone: Alone) -> None:
@@ -177,7 +180,6 @@ def test_a_socket_pipelined_with_its_goodbye_leaves_no_older_one(alone: Alone) -
                     other.recv(timeout=5)
         with pytest.raises(ConnectionClosed):
             client.socket.recv(timeout=5)
-    alone.nothing_left()
 
 
 def test_a_chunk_that_was_on_its_way_to_a_lost_socket_does_not_come_over_the_next(alone: Alone) -> None:
@@ -211,7 +213,6 @@ def test_uploads_of_programs_that_were_left_do_not_add_up(alone: Alone) -> None:
         held = sum(file.stat().st_size for file in (alone.folder / "storage" / "sessions").rglob("upload-*"))
         assert held <= 2**24
         client.send(m.Bye())
-    alone.nothing_left()
 
 
 def test_long_answers_that_nobody_takes_do_not_fill_the_disk(alone: Alone) -> None:
@@ -222,7 +223,6 @@ def test_long_answers_that_nobody_takes_do_not_fill_the_disk(alone: Alone) -> No
         with pytest.raises(LimitExceededError, match="take them"):
             client.ask(m.Get(1002, value))
         client.send(m.Bye())
-    alone.nothing_left()
 
 
 def test_an_upload_that_a_revocation_cuts_is_no_failure_of_the_node(alone: Alone) -> None:
