@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -29,5 +30,6 @@ async def in_database(function: Callable[..., T], *args: Any, **kwargs: Any) -> 
     except asyncio.CancelledError:
         # It may be about to commit, with files that whoever was cancelled removes now.
         if not called.cancelled():
-            await asyncio.wait([asyncio.wrap_future(called)])
+            with suppress(Exception):  # nobody is there to be told
+                await asyncio.wrap_future(called)
         raise

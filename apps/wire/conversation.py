@@ -207,7 +207,7 @@ class Conversation:
     async def take(self, data: bytes | None, socket: Socket) -> None:
         """Handle one message; None stands for one that is no frame. Those of an older socket are passed over."""
         async with self._turn:
-            if socket is not self._socket or self.ended:
+            if socket is not self._newest or self.ended:
                 return
             try:
                 frame = unpack(b"" if data is None else data)
@@ -351,8 +351,10 @@ class Conversation:
             there = False
         finally:
             self._putting = None
-        if not there:
-            self.detach(socket, left=False)
+        if not there and socket is self._socket:
+            # It takes nothing more, but the last that its client said may still be read: that it leaves, perhaps.
+            self._socket = None
+            self._answers.interrupt()
 
     async def goodbye(self, error: GridError) -> None:
         """Say why it ends, and end it, whether or not the client reads."""

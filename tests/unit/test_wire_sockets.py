@@ -17,7 +17,7 @@ from apps.wire import conversation, parked
 from apps.wire.hello import Greeted
 from gridclient.wire import messages as m
 from gridclient.wire.errors import AuthenticationError
-from gridclient.wire.frames import pack_chunk, unpack
+from gridclient.wire.frames import pack_batch, pack_chunk, unpack
 
 
 class Socket:
@@ -25,13 +25,15 @@ class Socket:
 
     def __init__(self, *, stuck: bool = False) -> None:
         self.frames: list[bytes] = []
-        self.closed = False
+        self.closed = self.gone = False
         self.free = asyncio.Event()
         if not stuck:
             self.free.set()
 
     async def put(self, frame: bytes) -> bool:
         await self.free.wait()
+        if self.gone:
+            return False
         self.frames.append(frame)
         return True
 
@@ -142,6 +144,24 @@ def test_what_was_kept_for_a_client_does_not_leave_once_its_token_is_revoked(
         with pytest.raises(AuthenticationError):
             await one.attach(second, greeted)
         assert second.said == []
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("how", ["bye", "close"])
+def test_who_leaves_while_the_node_speaks_has_left(play: Callable[[Scenario], None], how: str) -> None:
+    """And does not keep a worker and a place for as long as one whose socket was lost."""
+
+    async def scenario(one: conversation.Conversation, greeted: Greeted) -> None:
+        socket = Socket()
+        assert await one.attach(socket, greeted)
+        socket.gone = True
+        await one.reply(m.Submitted(1, "nobody takes it"))
+        if how == "bye":
+            await one.take(pack_batch(m.encode(m.ClientBatch(2, [m.Bye()]))), socket)
+        one.detach(socket, left=how == "close")
+        await asyncio.sleep(0)
+        assert one.ended
 
     play(scenario)
 
