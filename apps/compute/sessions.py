@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -19,6 +18,7 @@ from apps.compute import release
 from apps.compute.messages import Append, Bind, Export, Exported, Forget, Proposal, Propose, PutConstant, PutPlan, State
 from apps.compute.workers import CRASHED, Limits, Worker, Workers
 from apps.core.database import in_database
+from apps.core.locks import OwnFolder
 from apps.datasets.assets import AssetSpec
 from apps.datasets.models import Dataset
 from apps.datasets.queries import asset_spec
@@ -68,6 +68,7 @@ class Session:
         self._on_lost = on_lost
         self._worker: Worker | None = None
         self._stopped = False
+        self._own_folder: OwnFolder | None = None
         self._opening = asyncio.Lock()
         self._bound: set[tuple[str, int, str]] = set()
         self._refused: dict[tuple[str, int], GridError] = {}
@@ -79,7 +80,7 @@ class Session:
         async with self._opening:
             if self._worker is None:
                 self._check_goes_on()
-                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._own_folder = self._own_folder or OwnFolder(self.folder)
                 self._worker = await self._workers.open(self.id, limits(), self.folder, self._on_lost)
                 if self._stopped:  # meanwhile, when there was nothing to end yet
                     self.stop()
@@ -197,7 +198,9 @@ class Session:
     def close(self) -> None:
         """End the worker and remove the session's files."""
         self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._own_folder is not None:
+            self._own_folder.remove()
+            self._own_folder = None
 
 
 def _names(ids: list[str]) -> dict[str, str]:

@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from apps.compute.messages import LENGTH, Failed, Limits, Order, Question, Reply, decode_reply, encode
+from apps.core import metrics
 from gridclient.wire.errors import GridError, InternalError, LimitExceededError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +59,7 @@ class Worker:
         self.on_end: Callable[[], None] | None = None
         """Called once, when the process has ended and whoever waited for it was told."""
         connection.setblocking(False)
+        metrics.WORKERS.inc()
         self._loop.add_reader(connection.fileno(), self._on_readable)
 
     @property
@@ -97,7 +99,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the process at once. Questions still waiting get an InternalError."""
-        self._end(InternalError(CRASHED))
+        self._end(InternalError(CRASHED), how="closed")
 
     # --- below: the socket ---
 
@@ -177,13 +179,16 @@ class Worker:
             LimitExceededError(
                 f"This took longer than {seconds:g} seconds and was stopped. Ask for less, or in smaller steps.",
                 limit=seconds,
-            )
+            ),
+            how="overrun",
         )
 
-    def _end(self, reason: GridError) -> None:
+    def _end(self, reason: GridError, *, how: str = "crashed") -> None:
         if self._connection is None:
             return
         self._reason = reason
+        metrics.WORKERS.dec()
+        metrics.WORKERS_ENDED.labels(how).inc()
         descriptor = self._connection.fileno()
         self._loop.remove_reader(descriptor)
         self._loop.remove_writer(descriptor)
@@ -255,6 +260,16 @@ class Workers:
             worker.on_end = on_end
             self._open.append(worker)
             return worker
+
+    @property
+    def up(self) -> bool:
+        """Whether a forkserver runs, so that the next worker is there in a moment."""
+        return self._server is not None and self._server.poll() is None
+
+    @property
+    def pids(self) -> list[int]:
+        """The workers that are alive."""
+        return [worker.pid for worker in self._open if worker.alive]
 
     async def close(self) -> None:
         """Kill every worker and the forkserver."""

@@ -13,6 +13,7 @@ from apps.accounts.scopes import check_scope
 from apps.compute.messages import State
 from apps.compute.release import Caller, Released
 from apps.compute.sessions import Session
+from apps.core import metrics
 from apps.wire import asks
 from apps.wire.transfers import ACKNOWLEDGE_WITHIN, Outgoing, Uploads, on_disk, sha256_of
 from gridclient.wire import messages as m
@@ -89,6 +90,7 @@ class Answers:
         for _, task in list(self._tasks.values()):
             task.cancel()
 
+    @metrics.asked
     async def _answer(self, command: Ask, session: Session, uploads: Uploads) -> None:
         caller, reply = self._line.caller, self._line.reply
         try:

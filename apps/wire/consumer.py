@@ -12,6 +12,7 @@ from typing import Any
 
 from channels.consumer import AsyncConsumer
 
+from apps.core import metrics
 from apps.wire import hello, pace, rooms
 from apps.wire.conversation import Conversation, carried_on
 from apps.wire.outbox import FIRST
@@ -88,6 +89,7 @@ class GridConsumer(AsyncConsumer):
 
     async def _turn_away(self, error: GridError) -> None:
         goodbye = m.NodeBatch(FIRST, [m.Goodbye(error.code, error.message)])
+        metrics.said(goodbye.commands[0])
         if await self.put(pack_batch(m.encode(goodbye))):
             await self.close(error.close or 4400)
 

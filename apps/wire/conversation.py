@@ -18,6 +18,7 @@ from apps.accounts.queries import user_of_live_token
 from apps.accounts.scopes import check_scope
 from apps.compute.sessions import Session
 from apps.compute.workers import Workers
+from apps.core import logs, metrics
 from apps.core.clock import now
 from apps.core.database import in_database
 from apps.core.wake import forget, listen
@@ -84,12 +85,16 @@ class Conversation:
     async def begin(self) -> None:
         """Take a place on the node. Raises LimitExceededError where there is none."""
         user = self.caller.user
-        if rooms.account_is_full(user):
-            await parked.make_room(user)
-        elif rooms.node_is_full() and not await parked.make_room(user):
-            # Others' sessions wait for their clients: an account went at its own cost first.
-            await parked.make_room(None)
-        self._around.enter_context(rooms.session(user))
+        try:
+            self._around.enter_context(rooms.session(user))
+        except LimitExceededError as error:
+            # Where the node is full: others' sessions wait for their clients, so an account goes at its own cost first.
+            made = await parked.make_room(user)
+            if not made and isinstance(error, rooms.NodeIsFullError):
+                made = await parked.make_room(None)
+            if not made:
+                raise
+            self._around.enter_context(rooms.session(user))
         self._around.enter_context(log.session(self.id, user=self._greeted.user, client=self._greeted.client))
         self._doubt, self._checking = listen("tokens"), asyncio.Lock()
         self._around.callback(forget, "tokens", self._doubt)
@@ -125,6 +130,7 @@ class Conversation:
         The client has every batch up to `greeted.seen`; what is later is said again. Raises AuthenticationError when
         the token counts no longer.
         """
+        logs.about(session=self.id[:8], user=greeted.user)
         if self._newest is not None:
             self._newest.replace()
         self._newest, self._socket, self.parked_at = socket, None, None
@@ -325,6 +331,7 @@ class Conversation:
 
     async def reply(self, command: m.NodeCommand | None) -> int:
         """Say something, or with None only what has arrived; returns the number of the batch."""
+        metrics.said(command)
         async with self._sending:
             self._unanswered = 0
             number, frame = self._outbox.pack(command, seen=self._inbox.last)
