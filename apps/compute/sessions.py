@@ -67,8 +67,8 @@ class Session:
         self._workers = workers
         self._on_lost = on_lost
         self._worker: Worker | None = None
-        self._stopped = False
         self._own_folder: OwnFolder | None = None
+        self._stopped = False
         self._opening = asyncio.Lock()
         self._bound: set[tuple[str, int, str]] = set()
         self._refused: dict[tuple[str, int], GridError] = {}
@@ -200,7 +200,7 @@ class Session:
         self.stop()
         if self._own_folder is not None:
             self._own_folder.remove()
-            self._own_folder = None
+            self._own_folder = None  # its descriptor may be somebody else's by the next call
 
 
 def _names(ids: list[str]) -> dict[str, str]:

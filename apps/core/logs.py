@@ -13,7 +13,8 @@ import re
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -114,9 +115,14 @@ class SecretFilter(logging.Filter):
 _about: ContextVar[dict[str, str] | None] = ContextVar("about", default=None)
 
 
-def about(**fields: str) -> None:
-    """Lines of JSON that this task writes from now on, and those of tasks that it starts, have these fields."""
-    _about.set({**(_about.get() or {}), **fields})
+@contextmanager
+def about(**fields: str) -> Iterator[None]:
+    """Lines of JSON that are written within, or by tasks that were started within, have these fields."""
+    before = _about.set({**(_about.get() or {}), **fields})
+    try:
+        yield
+    finally:
+        _about.reset(before)
 
 
 class JsonFormatter(logging.Formatter):

@@ -56,7 +56,8 @@ class GridConsumer(AsyncConsumer):
             await self._turn_away(error)
             return
         try:
-            await self._carry(conversation)
+            with conversation.in_log():
+                await self._carry(conversation)
         finally:
             conversation.detach(self, left=self._closed == LEFT)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -88,18 +88,24 @@ class Conversation:
         try:
             self._around.enter_context(rooms.session(user))
         except LimitExceededError as error:
-            # Where the node is full: others' sessions wait for their clients, so an account goes at its own cost first.
-            made = await parked.make_room(user)
-            if not made and isinstance(error, rooms.NodeIsFullError):
-                made = await parked.make_room(None)
-            if not made:
+            # Others' sessions wait for their clients too: an account goes at its own cost first.
+            room = await parked.make_room(user)
+            if not room and isinstance(error, rooms.NodeIsFullError):
+                room = await parked.make_room(None)
+            if not room:
                 raise
             self._around.enter_context(rooms.session(user))
-        self._around.enter_context(log.session(self.id, user=self._greeted.user, client=self._greeted.client))
+        with self.in_log():
+            self._around.callback(log.opened(self.id, user=self._greeted.user, client=self._greeted.client))
         self._doubt, self._checking = listen("tokens"), asyncio.Lock()
         self._around.callback(forget, "tokens", self._doubt)
         self._doubt.set()
-        self._spawn(self._guard())
+        with self.in_log():
+            self._spawn(self._guard())
+
+    def in_log(self) -> AbstractContextManager[None]:
+        """Lines of the log that are written within, or by tasks that begin within, say whose session it is."""
+        return logs.about(session=self.id[:8], user=self._greeted.user)
 
     async def end(self) -> None:
         """Nothing goes on: the worker, the values and the files of this session are gone."""
@@ -112,10 +118,10 @@ class Conversation:
         self._answers.cancel()
         for task in self._background - {asyncio.current_task()}:
             task.cancel()
-        self.uploads.close()
-        for session in self._sessions:
-            session.close()
-        self._around.close()
+        with self._around, self.in_log():  # the place is given up whatever comes
+            self.uploads.close()
+            for session in self._sessions:
+                session.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -130,7 +136,6 @@ class Conversation:
         The client has every batch up to `greeted.seen`; what is later is said again. Raises AuthenticationError when
         the token counts no longer.
         """
-        logs.about(session=self.id[:8], user=greeted.user)
         if self._newest is not None:
             self._newest.replace()
         self._newest, self._socket, self.parked_at = socket, None, None

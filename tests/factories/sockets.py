@@ -62,7 +62,5 @@ def begin_download(client: RawClient, values: np.ndarray) -> tuple[m.Answer, byt
 
 def take_chunk(client: RawClient, answer: m.Answer, received: bytearray) -> None:
     frame = client.receive()
-    while isinstance(frame, m.Ack):  # of an upload, given once more over another socket
-        frame = client.receive()
     assert (frame.transfer, frame.offset, len(frame.body)) == (answer.transfer, len(received), CHUNK_SIZE)
     received += frame.body

@@ -10,7 +10,6 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextvars import Context, copy_context
 from typing import Any
 
 import pytest
@@ -139,9 +138,8 @@ def test_what_is_too_long_is_cut_not_written_unseen() -> None:
 
 def test_lines_of_json_say_whose_session_it_is() -> None:
     record = logging.LogRecord("apps.wire", logging.WARNING, "x.py", 1, "two\nlines %s", ("é",), None)
-    task = copy_context()
-    task.run(logs.about, session="0a1b2c3d", user="ana")
-    (line,) = task.run(logs.JsonFormatter().format, record).splitlines()
+    with logs.about(session="0a1b2c3d", user="ana"):
+        (line,) = logs.JsonFormatter().format(record).splitlines()
     assert json.loads(line) | {"time": ""} == {
         "time": "",
         "level": "WARNING",
@@ -150,7 +148,7 @@ def test_lines_of_json_say_whose_session_it_is() -> None:
         "session": "0a1b2c3d",
         "user": "ana",
     }
-    assert "session" not in json.loads(Context().run(logs.JsonFormatter().format, record))
+    assert "session" not in json.loads(logs.JsonFormatter().format(record))
 
 
 def test_warnings_and_uncaught_errors_go_through_the_log_too(
