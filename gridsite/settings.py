@@ -192,8 +192,11 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
-    "root": {"handlers": ["console"], "level": "INFO"},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "plain"},
+        "recent": {"class": "apps.core.recent.RecentErrors"},
+    },
+    "root": {"handlers": ["console", "recent"], "level": "INFO"},
     # A line for each outbound call, each refusal and each socket would hide what matters; `apps.wire` says whose
     # session begins and ends.
     "loggers": {

@@ -21,6 +21,11 @@ def _call(function: Callable[[], T]) -> T:
     return function()
 
 
+def waiting() -> int:
+    """How many calls wait for the thread. Its own queue is asked: a counter of ours would cost something every time."""
+    return _thread._work_queue.qsize()
+
+
 async def in_database(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Run a function that uses the ORM in the database thread."""
     return await asyncio.get_running_loop().run_in_executor(_thread, _call, partial(function, *args, **kwargs))

@@ -11,10 +11,15 @@ logger = logging.getLogger("apps.wire")
 MOST = 64
 
 
+def shown(client: str) -> str:
+    """A client's word for itself: shortened, and made of one line."""
+    return "".join(each if each.isprintable() else "?" for each in client[:MOST])
+
+
 @contextmanager
 def session(key: str, *, user: str, client: str) -> Iterator[None]:
-    """Log a session around its life. `client` is the client's own word: shortened, and made of one line."""
-    word = "".join(each if each.isprintable() else "?" for each in client[:MOST])
+    """Log a session around its life. `client` is the client's own word for itself."""
+    word = shown(client)
     began = time.monotonic()
     logger.info("Session %s of %s opened with %s.", key[:8], user, word or "an unnamed client")
     try:
