@@ -34,8 +34,8 @@ MOST_ERRORS = 20
 class Stop(Act):
     label = "Stop this session"
     note = (
-        "Its client is told who ended it and why, and does not come back by itself. Values that were computed in it "
-        "are gone; datasets, requests and their answers stay. This cannot be taken back."
+        "Its client is told that an administrator ended it, and why, and does not come back by itself. Values that "
+        "were computed in it are gone; datasets, requests and their answers stay. This cannot be taken back."
     )
     tone = "danger"
     ends = True
@@ -61,7 +61,7 @@ class LiveSessionAdmin(GridAdmin):
     role = "node"
     acts = (Stop,)
     change_list_template = "console/node.html"
-    list_display = ["whose", "client", "since", "status", "asks", "worker_memory", "error"]
+    list_display = ["whose", "client", "since", "status", "open_asks", "worker_memory", "error"]
     list_display_links = ["whose"]
     search_fields = ["user__username", "client"]
     search_help_text = "Search by account or client"
@@ -119,6 +119,10 @@ class LiveSessionAdmin(GridAdmin):
     def status(self, session: LiveSession) -> str:
         return STATES[session.state]
 
+    @display(description="open asks", ordering="asks")
+    def open_asks(self, session: LiveSession) -> int:
+        return session.asks
+
     @display(description="worker's memory")
     def worker_memory(self, session: LiveSession) -> str:
         return _memory(session.worker) if session.worker else "no worker yet"
@@ -150,6 +154,8 @@ def state_of_node() -> dict[str, Any]:
         "storage": _storage(storage.free, storage.total, machine.free, machine.total),
         "queue": Panel("Requests", list(queue.items())),
         "errors": _errors(processes),
+        # Whoever has just stopped one wants to see it go.
+        "pause": "2s" if LiveSession.objects.filter(stopped_at__isnull=False).exists() else "10s",
         "exposed": any(not each["isolated"] for each in workers),
     }
 
@@ -197,7 +203,7 @@ def _storage(free: int, total: int, memory_free: int, memory_total: int) -> Pane
             ("Datasets", size(size_of(folder / "datasets"))),
             ("Requests and answers", size(size_of(folder / "requests"))),
             ("Open sessions", size(size_of(folder / "sessions"))),
-            ("Plans", f"{size(plans['bytes'])} in {plans['number']}"),
+            (f"Plans ({plans['number']})", size(plans["bytes"])),
             ("Free disk", f"{size(free)} of {size(total)}"),
             ("Free memory", f"{size(memory_free)} of {size(memory_total)}"),
         ],
