@@ -149,7 +149,7 @@ class Node(Administration):
 
     def sessions(self) -> Listing[OpenSession]:
         """The sessions that are open here, newest first: everybody's for administrators and auditors, mine for me."""
-        return OpenSession.open_at(self.http)
+        return OpenSession.listed(self.http.pages("sessions/"), http=self.http)
 
     def publish(self, spec: m.PublishSpec, values: Sequence[Buffer], mock: Sequence[Buffer] | None) -> Dataset:
         """Upload and publish. Raises InvalidInputError with every problem, PublishNotPermittedError."""

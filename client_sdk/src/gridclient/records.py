@@ -43,9 +43,9 @@ class Record:
         return html.card(type(self).__name__, html.plain(self._fields.get(self.shown[0])), facts)
 
     @classmethod
-    def listed(cls, rows: Iterable[Mapping[str, Any]]) -> Listing[Self]:
-        """The rows of an answer, shown as a table."""
-        return Listing(map(cls, rows), {name: _field(name) for name in cls.shown})
+    def listed(cls, rows: Iterable[Mapping[str, Any]], **beside: Any) -> Listing[Self]:
+        """The rows of an answer, shown as a table. `beside`: what each of them is made with."""
+        return Listing((cls(row, **beside) for row in rows), {name: _field(name) for name in cls.shown})
 
 
 def _field(name: str) -> Callable[[Record], Any]:
@@ -97,12 +97,6 @@ class OpenSession(Record):
         """End it. Its client is told who did, and the reason, and its values are gone. Raises NotPermittedError;
         NotFoundError or ConflictError when it has ended already."""
         self._fields |= self._http.post(f"sessions/{self.id}/stop/", reason=reason)
-
-    @classmethod
-    def open_at(cls, http: Http) -> Listing[OpenSession]:
-        """Those that I may see, shown as a table."""
-        rows = (cls(row, http) for row in http.pages("sessions/"))
-        return Listing(rows, {name: _field(name) for name in cls.shown})
 
 
 class Member(Record):
