@@ -1,4 +1,4 @@
-"""The ASGI application: HTTP, the data websocket, and the background tasks that live as long as the process."""
+"""The ASGI application: probes, HTTP, the data websocket, and background tasks that live as long as the process."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ http = get_asgi_application()
 
 from apps.wire.consumer import GridConsumer  # noqa: E402  (models must be loaded first)
 from gridsite.body import BodyLimit  # noqa: E402
+from gridsite.counting import CountFrames  # noqa: E402
 from gridsite.lifespan import Lifespan  # noqa: E402
+from gridsite.probes import Probes  # noqa: E402
+from gridsite.threads import FewThreads  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
-        "http": BodyLimit(http),
-        "websocket": URLRouter([path("ws/grid/", GridConsumer.as_asgi())]),
+        "http": Probes(BodyLimit(FewThreads(http))),
+        "websocket": CountFrames(URLRouter([path("ws/grid/", GridConsumer.as_asgi())])),
         "lifespan": Lifespan(),
     }
 )

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from apps.core.keys import load_or_create
+
 MANAGE = Path(__file__).resolve().parent.parent / "manage.py"
 
 
@@ -30,13 +32,7 @@ def host_and_port(url: str) -> str:
 
 def keep_secret(path: Path) -> None:
     """Make a secret key at `path`, mode 0600, unless one is there."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_urlsafe(64))
+    load_or_create(path, lambda: secrets.token_urlsafe(64).encode())
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,10 @@ class Env:
         """`postgres://user:password@host:port/name?sslmode=require`; unset means the embedded SQLite."""
         return self._read(name, "postgres://...", default, help, _postgres)
 
+    def redis(self, name: Text, *, help: Text) -> Text:
+        """`redis://:password@host:port/number`, `rediss://...` with TLS, or `unix:///path?db=number`; unset: empty."""
+        return self._read(name, "redis://...", "", help, _redis)
+
 
 def _postgres(raw: str) -> Database:
     """Django's form of an address of PostgreSQL. Raises ValueError, also for an option that would have no effect."""
@@ -153,6 +157,8 @@ def _postgres(raw: str) -> Database:
         "HOST": options.pop("host", host),
         "PORT": _port(parts),
         "CONN_MAX_AGE": None,
+        # A server that was restarted costs no request.
+        "CONN_HEALTH_CHECKS": True,
         "OPTIONS": options,
     }
 
@@ -163,3 +169,14 @@ def _port(parts: SplitResult) -> str:
     except ValueError:
         # Its text would repeat what stands there: part of a password that was not percent-encoded.
         raise ValueError("its port is no number; a password with / # ? or @ is percent-encoded") from None
+
+
+def _redis(raw: str) -> str:
+    """An address of Redis as it is. Raises ValueError."""
+    parts = urlsplit(raw)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("it must begin with redis://, rediss:// or unix://")
+    if not (parts.path if parts.scheme == "unix" else parts.hostname):
+        raise ValueError("it must name a host, or the path of a socket after unix://")
+    _port(parts)
+    return raw

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from gridsite.deployment import Deployment, host_and_port
-from gridsite.processes import bound_to_this_process
+from gridsite.processes import SHORTEST_LIFE, bound_to_this_process
 from gridsite.server import listen
 from gridsite.serving import port_refusal
 
@@ -29,8 +29,6 @@ PATIENCE = 60.0
 """Seconds that a deployment gets to come up."""
 GRACE = 8.0
 """Seconds that deployments get to end before they are killed."""
-SHORTEST_LIFE = 5.0
-"""Seconds: a deployment that ends sooner after its start is broken; one that lived longer is started again."""
 
 
 class GridRefusal(Exception):
@@ -55,7 +53,7 @@ class Grid:
     instead of failing while a deployment comes up, and a deployment that crashed can be started again behind them.
     """
 
-    def __init__(self, folder: Path, names: list[str], port: int) -> None:
+    def __init__(self, folder: Path, names: list[str], port: int, *, database: str = "", redis: str = "") -> None:
         wrong = [name for name in names if not re.fullmatch(r"[a-z][a-z0-9-]{0,38}", name) or name == NETWORK]
         if not names or wrong or len(set(names)) != len(names):
             raise GridRefusal(
@@ -65,6 +63,10 @@ class Grid:
         self.folder = folder.resolve()
         self.names = [NETWORK, *names]
         self.port = port
+        # Every deployment has a database of its own.
+        if database and "{name}" not in database:
+            raise GridRefusal("--database must hold {name}, in the place of which each deployment's name is put.")
+        self.database, self.redis = database, redis
         self.deployments: list[Deployment] = []
         self.listeners: dict[str, socket.socket] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -120,6 +122,10 @@ class Grid:
             role = "network" if name == NETWORK else "node"
             network_url = "" if name == NETWORK else urls[NETWORK]
             own = {"GRID_GUEST_SEARCH": "true"} if name == NETWORK else {}
+            if self.database:
+                own["GRID_DATABASE_URL"] = self.database.replace("{name}", name)
+            if self.redis:
+                own["GRID_REDIS_URL"] = self.redis
             self.deployments.append(Deployment(role, name, self.folder / name, url, network_url, outbound, own))
 
     # --- its processes ------------------------------------------------------------------------------------------

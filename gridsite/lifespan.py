@@ -1,13 +1,15 @@
 """What lives as long as the process: the worker pool, the node's announcements, the runner of approved requests, the
 account of what is alive, and what is done once a day.
+
+Announcing and running are for one process of a deployment: the others wait for their turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from django.db import DatabaseError
 from apps.accounts.once import forget_old
 from apps.compute import live
 from apps.compute.workers import Workers
+from apps.core import metrics, wake
 from apps.core.database import in_database
+from apps.core.locks import alone, remove_left, turn
 from apps.datarequests import runner, tidy
 from apps.datasets.actions import remove_orphans
 from apps.network import announcer
@@ -34,17 +38,18 @@ class Lifespan:
         self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
         await receive()
-        tasks: list[asyncio.Task[None]] = []
+        tasks: list[asyncio.Task[None]] = [_task(metrics.watch_loop(), "loop")]
         workers = Workers()
         scope["state"]["workers"] = workers
         tasks.append(_task(daily(), "daily"))
+        tasks.append(_task(wake.hear(), "signals"))
         if settings.GRID_ROLE == "node":
             await in_database(_tidy)
             await workers.start()
-            tasks.append(_task(runner.run(workers), "requests"))
+            tasks.append(_task(_by_turns("requests", partial(runner.run, workers)), "requests"))
             tasks.append(_task(live.run(workers), "sessions"))
             if settings.GRID_NETWORK_URL:
-                tasks.append(_task(announcer.run(), "announcer"))
+                tasks.append(_task(_by_turns("announcer", announcer.run), "announcer"))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for task in tasks:
@@ -66,12 +71,18 @@ async def daily() -> None:
 
 
 def _tidy() -> None:
-    """Remove what an earlier process left of sessions, publications and requests that did not end: it is nobody's."""
+    """Remove what an ended process left of sessions, publications and requests that did not end: it is nobody's."""
     storage = Path(settings.GRID_STORAGE_DIR)
-    for left in (storage / "sessions", *storage.glob("datasets/incoming-*")):
-        shutil.rmtree(left, ignore_errors=True)
-    remove_orphans()
-    tidy.remove_orphans()
+    with alone("tidy"):
+        for left in (*storage.glob("sessions/*"), *storage.glob("datasets/incoming-*")):
+            remove_left(left)
+        remove_orphans()
+        tidy.remove_orphans()
+
+
+async def _by_turns(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    async with turn(name):
+        await work()
 
 
 def _task(work: Any, name: str) -> asyncio.Task[None]:

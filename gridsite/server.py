@@ -34,8 +34,8 @@ def listen(host: str, port: int, *, patience: float = 2.0) -> socket.socket:
             return listener
 
 
-def serve(listener: socket.socket, *, behind_proxy: bool) -> None:
-    """Serve `gridsite.asgi` until SIGTERM or SIGINT."""
+def serve(listener: socket.socket, *, proxies: list[str]) -> None:
+    """Serve `gridsite.asgi` until SIGTERM or SIGINT. Of a client's address, the word of `proxies` is taken."""
     config = uvicorn.Config(
         "gridsite.asgi:application",
         loop="uvloop",
@@ -51,6 +51,7 @@ def serve(listener: socket.socket, *, behind_proxy: bool) -> None:
         access_log=False,
         server_header=False,
         # Without a proxy in front, a client must not choose the address that it is locked out by.
-        proxy_headers=behind_proxy,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
     )
     uvicorn.Server(config).run(sockets=[listener])

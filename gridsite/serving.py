@@ -16,7 +16,10 @@ from django.core.management import BaseCommand, CommandError, call_command
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
-from gridsite.deployment import host_and_port, is_loopback, keep_secret
+from apps.core.locks import alone
+from apps.core.logs import log_all
+from gridsite.deployment import MANAGE, host_and_port, is_loopback, keep_secret
+from gridsite.processes import serve_by_several
 from gridsite.server import listen, serve
 
 
@@ -32,6 +35,12 @@ class ServeCommand(BaseCommand):
         parser.add_argument("--dir", type=Path, help="Folder of database, storage and keys (GRID_DIR).")
         parser.add_argument("--name", help="Its name (GRID_NAME).")
         parser.add_argument("--fd", type=int, help="An inherited listening socket, instead of --port and --host.")
+        parser.add_argument(
+            "--processes",
+            type=int,
+            default=1,
+            help="Web processes on the one socket. Several need PostgreSQL and Redis.",
+        )
         parser.add_argument(
             "--credentials", type=Path, help="JSON: by name, the first account to make, if it is not there."
         )
@@ -63,20 +72,26 @@ class ServeCommand(BaseCommand):
         serious = [found for found in run_checks(tags=["grid"], include_deployment_checks=True) if found.level >= ERROR]
         if serious:
             raise CommandError("\n".join(f"{found.id}: {found.msg} {found.hint or ''}" for found in serious))
+        check_processes(options["processes"])
         listener = self.listener(options)
         settings.GRID_DIR.mkdir(parents=True, exist_ok=True)
-        migrate()
-        if options["credentials"]:
-            create_first_account(options["credentials"])
-        elif not has_accounts():
-            self.stdout.write(
-                "Nobody can sign in yet. Make the first account (the password is the first line of its input):\n"
-                f"  GRID_DIR={settings.GRID_DIR} python manage.py createaccount admin --roles administrator"
-            )
+        with alone("start"):
+            migrate()
+            if options["credentials"]:
+                create_first_account(options["credentials"])
+            elif not has_accounts():
+                self.stdout.write(
+                    "Nobody can sign in yet. Make the first account (the password is the first line of its input):\n"
+                    f"  GRID_DIR={settings.GRID_DIR} python manage.py createaccount admin --roles administrator"
+                )
         connections.close_all()
         self.stdout.write(f"{settings.GRID_ROLE} {settings.GRID_NAME}: {settings.GRID_URL}")
         self.stdout.flush()
-        serve(listener, behind_proxy=not settings.GRID_DEVELOPMENT)
+        log_all()
+        if options["processes"] > 1:
+            serve_by_several(listener, [sys.executable, str(MANAGE), f"run{self.role}"], options["processes"])
+        else:
+            serve(listener, proxies=[] if settings.GRID_DEVELOPMENT else settings.GRID_PROXIES)
 
     def listener(self, options: dict[str, Any]) -> socket.socket:
         """The socket to serve on, before anything slow or lasting is done."""
@@ -86,6 +101,20 @@ class ServeCommand(BaseCommand):
             return listen(options["host"], options["port"])
         except OSError as error:
             raise CommandError(port_refusal(options["port"], error)) from None
+
+
+def check_processes(number: int) -> None:
+    """Raises CommandError where this deployment cannot be served by so many processes."""
+    if number < 1:
+        raise CommandError("--processes is a whole number from 1.")
+    if number == 1:
+        return
+    if connections["default"].vendor == "sqlite":
+        raise CommandError(
+            "Several processes need PostgreSQL (GRID_DATABASE_URL): with SQLite they wait for each other's writes."
+        )
+    if not settings.GRID_REDIS_URL:
+        raise CommandError("Several processes need Redis (GRID_REDIS_URL), by which they hear of each other.")
 
 
 def port_refusal(port: int, error: OSError) -> str:

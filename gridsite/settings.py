@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from gridsite.env import Env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env()
+# Seconds: whoever waits for a Redis that hangs, waits no longer.
+REDIS_PATIENCE = {"socket_connect_timeout": 1.0, "socket_timeout": 2.0}
 
 # --- what this deployment is ------------------------------------------------------------------------------------
 GRID_ROLE = env.str("GRID_ROLE", "node", choices=("node", "network"), help="What this deployment is.")
@@ -27,8 +30,24 @@ GRID_DEVELOPMENT = env.bool(
     "GRID_DEVELOPMENT", False, help="Plain http, cookies without the secure flag. Never in production."
 )
 
+# --- operation --------------------------------------------------------------------------------------------------
+GRID_PROXIES = env.list(
+    "GRID_PROXIES",
+    ("127.0.0.1",),
+    help="Addresses and networks of the proxies in front, whose word about a client's address is taken.",
+)
+GRID_METRICS_TOKEN = env.str(
+    "GRID_METRICS_TOKEN", help="What a scraper of /metrics says as its bearer token; empty: there is no such page."
+)
+GRID_LOG = env.str("GRID_LOG", "plain", choices=("plain", "json"), help="Lines for people, or JSON for a collector.")
+GRID_DISK_FLOOR = env.int(
+    "GRID_DISK_FLOOR", 2**28, help="Free bytes of the disks below which the deployment is not ready."
+)
+
 # --- limits -----------------------------------------------------------------------------------------------------
-GRID_MAX_UPLOAD = env.int("GRID_MAX_UPLOAD", 4 * 2**30, low=1, help="Most bytes of one upload.")
+GRID_MAX_UPLOAD = env.int(
+    "GRID_MAX_UPLOAD", 4 * 2**30, low=1, help="Most bytes of a session's uploads, and of its answers under way."
+)
 GRID_MAX_VALUE = env.int("GRID_MAX_VALUE", 2**30, low=1, help="Most bytes of one computed value.")
 GRID_SESSION_MEMORY = env.int(
     "GRID_SESSION_MEMORY", 4 * 2**30, low=2**28, help="Most bytes of memory of a session's worker."
@@ -130,7 +149,34 @@ DATABASES = {
     )
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+GRID_REDIS_URL = env.redis(
+    "GRID_REDIS_URL",
+    help="Redis, for a deployment of several processes: signals between them, and how often strangers asked. "
+    "Nothing is kept there. Unset: one process.",
+)
+# Deployments that share a Redis must not hear each other.
+_REDIS_PREFIX = f"gridsite:{GRID_ROLE}:{GRID_NAME}"
+# Signals only, never values: one that is dropped costs a pause, because every listener also looks by itself.
+CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [{"address": GRID_REDIS_URL, **REDIS_PATIENCE}], "prefix": _REDIS_PREFIX},
+    }
+    if GRID_REDIS_URL
+    else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+}
+# `process` is what a process counts by itself while Redis is away.
+CACHES: dict[str, dict[str, Any]] = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": GRID_REDIS_URL,
+        "KEY_PREFIX": _REDIS_PREFIX,
+        "OPTIONS": REDIS_PATIENCE,
+    }
+    if GRID_REDIS_URL
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "process": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "process"},
+}
 
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = ["apps.accounts.backends.ConsoleBackend"]
@@ -191,9 +237,13 @@ UNFOLD = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "formatters": {
+        "plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
+        "json": {"()": "apps.core.logs.JsonFormatter"},
+    },
+    "filters": {"secrets": {"()": "apps.core.logs.SecretFilter"}, "once": {"()": "apps.core.logs.OnceAMinute"}},
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "plain"},
+        "console": {"class": "logging.StreamHandler", "formatter": GRID_LOG, "filters": ["secrets"]},
         "recent": {"class": "apps.core.recent.RecentErrors"},
     },
     "root": {"handlers": ["console", "recent"], "level": "INFO"},
@@ -202,6 +252,10 @@ LOGGING = {
     "loggers": {
         "httpx": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
+        # A traceback, and what a stranger wrote, for every call to another name.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
         "uvicorn.error": {"level": "WARNING"},
+        # Each second with a traceback, as long as Redis is away.
+        "channels_redis.pubsub": {"filters": ["once"]},
     },
 }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import io
 import os
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
 _folder = tempfile.mkdtemp(prefix="gridsite-tests-")
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
@@ -22,17 +24,22 @@ os.environ.update(
     GRID_URL="http://127.0.0.1:8001",
 )
 
-import sqlite3  # noqa: E402  (the environment comes first)
-from collections.abc import Iterator  # noqa: E402
-from contextlib import closing  # noqa: E402
-from pathlib import Path  # noqa: E402
+from tests.factories import databases  # noqa: E402  (the environment comes first)
+
+os.environ |= databases.settings_of(Path(_folder) / "ward")
+
+import sqlite3  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from contextlib import closing, contextmanager  # noqa: E402
 
 import pytest  # noqa: E402
 from django.conf import settings as django_settings  # noqa: E402
-from django.db import connection, connections  # noqa: E402
+from django.db import connection, connections, transaction  # noqa: E402
 from django.test import TransactionTestCase  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 from pytest_django.plugin import DjangoDbBlocker  # noqa: E402
+
+from apps.core import database  # noqa: E402
 
 # Reading one setting here makes pytest-django set Django up; named in pyproject.toml, the module would be read before
 # this file.
@@ -45,24 +52,75 @@ settings.register_profile("grid", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("grid")
 
 
+SERVED = {"wire", "faults", "browser"}
+"""Folders in which every test has a server."""
+COMPUTES = {
+    "test_decoders.py", "test_keras.py", "test_laundering.py", "test_live_compute.py", "test_models.py",
+    "test_models_that_stay.py", "test_observables.py", "test_plans.py", "test_rows.py", "test_tables.py",
+    "test_train.py", "test_training.py",
+}  # fmt: skip
+"""Files whose server computes: which database it has makes no difference to what they ask."""
+PROCESSES = "test_processes.py"
+"""Has a PostgreSQL of its own in every run."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what touches a database: `-m database` is what can go differently on another one."""
+    for item in items:
+        used = set(getattr(item, "fixturenames", ()))
+        touches = used & {"db", "grid"} or item.get_closest_marker("django_db") or item.path.parent.name in SERVED
+        if touches and item.path.name not in {*COMPUTES, PROCESSES}:
+            item.add_marker(pytest.mark.database)
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """After a test that commits, the database is put back as migrations left it.
 
     Django would delete every row instead: those of migrations too, and those of the audit log, which refuses.
     """
-    fresh = sqlite3.connect(":memory:")
-    with django_db_blocker.unblock(), connection.cursor():
-        connection.connection.backup(fresh)
+    kept = _kept_by_postgres if connection.vendor == "postgresql" else _kept_by_sqlite
+    with django_db_blocker.unblock(), kept() as put_back, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda case: put_back())
+        with django_db_blocker.block():
+            yield
+        # A database that somebody is connected to cannot be removed.
+        database._thread.submit(connections.close_all).result()
 
-    def put_back(case: TransactionTestCase) -> None:
-        connections.close_all()
+
+@contextmanager
+def _kept_by_sqlite() -> Iterator[Callable[[], None]]:
+    with closing(sqlite3.connect(":memory:")) as fresh:
         with connection.cursor():
-            fresh.backup(connection.connection)
+            connection.connection.backup(fresh)
 
-    with pytest.MonkeyPatch.context() as patch, closing(fresh):
-        patch.setattr(TransactionTestCase, "_fixture_teardown", put_back)
-        yield
+        def put_back() -> None:
+            connections.close_all()
+            with connection.cursor():
+                fresh.backup(connection.connection)
+
+        yield put_back
+
+
+@contextmanager
+def _kept_by_postgres() -> Iterator[Callable[[], None]]:
+    with connection.cursor() as cursor:
+        tables = connection.introspection.table_names(cursor)
+        rows = {table: io.BytesIO() for table in tables}
+        for table, file in rows.items():
+            cursor.copy_expert(f'COPY "{table}" TO STDOUT', file)
+
+    def put_back() -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            # Neither triggers nor foreign keys: the rows are as good as they were.
+            cursor.execute("SET LOCAL session_replication_role = replica")
+            cursor.execute(";".join(f'DELETE FROM "{table}"' for table in tables))
+            for table, file in rows.items():
+                if file.getbuffer().nbytes:
+                    file.seek(0)
+                    cursor.copy_expert(f'COPY "{table}" FROM STDIN', file)
+
+    yield put_back
 
 
 @pytest.fixture(autouse=True)
@@ -79,5 +137,6 @@ def own_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     cache.clear()
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_grad_enabled(True)  # a worker's session that ran in this process has switched it off
+        torch.set_num_threads(1)  # as a worker: with another number sums are added in another order
     with override_settings(GRID_KEYS_DIR=tmp_path / "keys", GRID_STORAGE_DIR=tmp_path / "storage"):
         yield

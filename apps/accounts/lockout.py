@@ -13,6 +13,7 @@ from django.db import transaction
 from django.utils.crypto import salted_hmac
 
 from apps.accounts.models import LockOut
+from apps.core.database import delete_unlocked
 from gridclient.wire.errors import LimitExceededError
 
 WINDOW = timedelta(minutes=15)
@@ -45,10 +46,10 @@ def count(*, username: str, address: str, now: datetime) -> bool:
 
     Durable: within a transaction that the refusal rolls back, it would count nothing.
     """
-    LockOut.objects.filter(since__lte=now - WINDOW).delete()
+    delete_unlocked(LockOut.objects.filter(since__lte=now - WINDOW))
     last, rows = False, []
     for key, limit in _limits(username, address):
-        row, _ = LockOut.objects.select_for_update().get_or_create(key=key, defaults={"since": now})
+        row, _ = LockOut.objects.select_for_update(no_key=True).get_or_create(key=key, defaults={"since": now})
         if row.failures >= limit:
             wait = max(1, int((row.since + WINDOW - now).total_seconds()))
             raise LimitExceededError(
@@ -65,7 +66,11 @@ def count(*, username: str, address: str, now: datetime) -> bool:
 @transaction.atomic
 def give_back(*, username: str, address: str) -> None:
     """The attempt was right: forget the username's failures, and this one of the address."""
-    LockOut.objects.filter(key=_key("user", username)).delete()
-    for row in LockOut.objects.select_for_update().filter(key=_key("address", _network_of(address)), failures__gt=0):
-        row.failures -= 1
-        row.save(update_fields=["failures"])
+    both = LockOut.objects.filter(key__in=[key for key, _ in _limits(username, address)])
+    of_user = _key("user", username)
+    for row in both.select_for_update().order_by("key"):  # in the order of `count`
+        if row.key == of_user:
+            row.delete()
+        elif row.failures > 0:
+            row.failures -= 1
+            row.save(update_fields=["failures"])

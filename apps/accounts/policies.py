@@ -44,7 +44,7 @@ def check_can_name_token(by: User | None, user: User) -> None:
 def check_keeps_an_administrator(user: User) -> None:
     """Raises ConflictError when `user` is the last active administrator. Call it in the change's transaction."""
     # The role's row is the lock, taken before looking: two administrators who demote each other cannot both pass.
-    Role.objects.select_for_update().get(name=ADMINISTRATOR)
+    Role.objects.select_for_update(no_key=True).get(name=ADMINISTRATOR)
     if list(User.objects.filter(is_active=True, roles=ADMINISTRATOR).values_list("pk", flat=True)) == [user.pk]:
         raise ConflictError(
             f"{user.username} is the last active administrator. Make somebody else administrator first."

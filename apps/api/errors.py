@@ -12,6 +12,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from apps.api.authentication import SCHEME
+from apps.core import metrics
 from gridclient.wire.errors import (
     AuthenticationError,
     GridError,
@@ -50,6 +51,7 @@ def handle(error: Exception, context: dict[str, Any]) -> Response:
             known = InvalidInputError(" ".join(error.messages))
         case _:
             known = _unexpected(error)
+    metrics.ERRORS.labels("rest", metrics.code(known.code)).inc()
     if isinstance(known, AuthenticationError):
         headers["WWW-Authenticate"] = SCHEME
     return Response(body(known), status=status or known.status, headers=headers)

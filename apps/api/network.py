@@ -134,19 +134,6 @@ class Announcements(Open):
         return Response(msgspec.to_builtins(announcements.receive(push, key=key, now=now())))
 
 
-class Search(View):
-    """GET ?q=term&q=term: listed datasets of living members that match every term, newest first."""
-
-    permission_classes = (AllowAny,)
-
-    def get(self, request: Request) -> Response:
-        check_role("network")
-        user = request.user if isinstance(request.user, User) else None
-        return page(
-            request, queries.search(user, request.query_params.getlist("q")), each(queries.found), by="announced"
-        )
-
-
 class Assertions(View):
     """POST {node, session_key} -> {assertion, signature}: our word to a node for who the caller is."""
 

@@ -47,11 +47,11 @@ def each(show: Callable[[Any], dict[str, Any]]) -> Callable[[list[Any]], list[di
     return lambda rows: [show(row) for row in rows]
 
 
-def size(request: Request) -> int:
+def size(request: Request, *, default: int = DEFAULT, most: int = MOST) -> int:
     """`?limit=`, checked."""
-    text = request.query_params.get("limit", str(DEFAULT))
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:9]) <= MOST:
-        raise InvalidInputError(f"limit is a whole number from 1 to {MOST}.", field="limit")
+    text = request.query_params.get("limit", str(default))
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:9]) <= most:
+        raise InvalidInputError(f"limit is a whole number from 1 to {most}.", field="limit")
     return int(text)
 
 

@@ -88,6 +88,15 @@ def _lock_head() -> tuple[int, str]:
     return row[0], row[1]
 
 
+def lock_log() -> None:
+    """Let no other recorded change be committed before this transaction ends.
+
+    For who must not act on what is being taken away at this moment. SQLite's transactions exclude each other anyway.
+    """
+    if connection.features.has_select_for_update:
+        _lock_head()
+
+
 def record(verb: Verb, *, by: Actor | None, target: str = "", at: datetime | None = None, **payload: Any) -> AuditEvent:
     """Append an event; it is committed or rolled back with the caller's transaction.
 

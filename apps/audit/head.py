@@ -1,7 +1,8 @@
 """The head outside the database: `audit.head` in the keys folder.
 
 Someone who holds the database's password can cut the log's tail and set the head row back; they cannot set this file
-back. It only moves forward, and only along the chain that it already lies on.
+back. It only moves forward, and only along the chain that it already lies on; the one exception is `anchor`, for a log
+that an operator restored from an older copy.
 """
 
 from __future__ import annotations
@@ -73,6 +74,17 @@ def read() -> Head | None:
             return _newest(_slots(file.read(2 * SLOT)))
     except OSError:
         return None
+
+
+def anchor(head: Head) -> None:
+    """Replace the outside head, whatever it was. Only for `restored.accept`, which has written down what is lost."""
+    aside = _path().with_name(f"audit.head.{os.getpid()}")
+    aside.unlink(missing_ok=True)
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(canonical(head._asdict()).ljust(SLOT))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, _path())
 
 
 def advance(head: Head, *, contains: Callable[[Head], bool]) -> Head | None:

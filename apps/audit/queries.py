@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from apps.audit import head as outside
 from apps.audit.chain import DOMAIN, GENESIS, event_hash, text_digest
 from apps.audit.models import AuditEvent, AuditHead
+from apps.audit.verbs import Verb
 from apps.core import clock, keys
 
 
@@ -22,7 +23,10 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What `verify` found; true when the log is whole. `first_bad` is the number of the first event that is not."""
+    """What `verify` found; true when the log is whole. `first_bad` is the number of the first event that is not.
+
+    `problem` is also there for a whole log that was once set back: that is told for ever.
+    """
 
     ok: bool
     events: int
@@ -52,32 +56,64 @@ def events_visible_to(user: Reader | None) -> QuerySet[AuditEvent]:
     return AuditEvent.objects.none()
 
 
+def head_problem() -> str:
+    """Why the log does not contain the head that is kept outside the database; "" when it does. Costs two queries.
+
+    Enough to see a database that was set back; whether all events are whole is for `verify`.
+    """
+    # In this order: the log may grow meanwhile, the outside head not beyond it.
+    kept, last = outside.read(), AuditHead.objects.first()
+    if kept is None:
+        return "the head kept outside the database (audit.head in the keys folder) is missing" if last else ""
+    if last is None or last.seq < kept.seq:
+        return f"it ends at event {last.seq if last else 0}, but the head kept outside names event {kept.seq}"
+    if not AuditEvent.objects.filter(seq=kept.seq, hash=kept.hash).exists():
+        return f"event {kept.seq} is not the one that the head kept outside names"
+    return ""
+
+
 _COLUMNS = (
     "seq", "at", "verb", "actor_id", "actor_name", "target", "payload_digest", "previous", "hash", "signature",
     "text__salt", "text__body",
 )  # fmt: skip
 
 
-def verify(now: datetime | None = None) -> AuditReport:
+def verify(now: datetime | None = None, *, outside_head: bool = True) -> AuditReport:
     """Recompute the whole log: hashes, signatures, texts that are still there, both heads.
 
+    `outside_head=False` leaves the head outside the database out of account: is the log whole by itself?
     Streams: memory does not grow with the log, nothing is locked, and events may be added meanwhile.
     """
     count = 0
     try:
-        for count in _verified_events():  # noqa: B007  (the last number is the count)
+        for count in _verified_events(outside_head):  # noqa: B007  (the last number is the count)
             pass
     except _Broken as broken:
         return AuditReport(False, max(broken.seq - 1, 0), broken.seq, broken.problem, now or clock.now())
-    return AuditReport(True, count, None, "", now or clock.now())
+    told = " ".join(set_back_words(event) for event in set_backs())
+    return AuditReport(True, count, None, told, now or clock.now())
 
 
-def _verified_events() -> Any:
+def set_backs() -> QuerySet[AuditEvent]:
+    """The events that say that the log was set back to an older copy, and accepted; oldest first."""
+    return AuditEvent.objects.filter(verb=Verb.AUDIT_SET_BACK).order_by("seq")
+
+
+def set_back_words(event: AuditEvent) -> str:
+    """What one of them says. From its target, which is never erased."""
+    lost = event.target.partition(":")[2].partition(":")[0]
+    return (
+        f"At event {event.seq} ({event.at:%Y-%m-%d %H:%M} UTC) an operator accepted a log that had been set back: "
+        f"events of the log as it was, which had at least {lost}, are lost."
+    )
+
+
+def _verified_events(outside_head: bool) -> Any:
     """Yield the number of each event that is good; raise `_Broken` at the first thing that is not."""
     # In this order: each lies on the chain of what is read after it, however many events are added meanwhile.
     kept, before, public = outside.read(), AuditHead.objects.first(), keys.public_key()
     marks: dict[int, list[tuple[str, str]]] = {}
-    if kept is not None:
+    if kept is not None and outside_head:
         marks.setdefault(kept.seq, []).append((kept.hash, "the head kept outside the database"))
     if before is not None:
         marks.setdefault(before.seq, []).append((before.hash, "the head row"))
@@ -113,7 +149,7 @@ def _verified_events() -> Any:
                 raise _Broken(seq, f"event {seq} is not the one that {what} names")
         previous = claimed
         yield seq
-    _check_end(seq, previous, kept, before, marks)
+    _check_end(seq, previous, kept is not None or not outside_head, before, marks)
 
 
 def _fits(salt: str, body: str, digest: str) -> bool:
@@ -124,7 +160,7 @@ def _fits(salt: str, body: str, digest: str) -> bool:
 
 
 def _check_end(
-    seq: int, last: str, kept: outside.Head | None, before: AuditHead | None, marks: dict[int, list[tuple[str, str]]]
+    seq: int, last: str, kept: bool, before: AuditHead | None, marks: dict[int, list[tuple[str, str]]]
 ) -> None:
     marks.pop(0, None)  # a head before the first event
     if marks:
@@ -132,7 +168,7 @@ def _check_end(
         raise _Broken(seq + 1, f"the log ends at event {seq}, but {marks[further][0][1]} names event {further}")
     if not seq:
         return
-    if kept is None:
+    if not kept:
         raise _Broken(seq, "the head kept outside the database (audit.head in the keys folder) is missing")
     after = AuditHead.objects.first()
     if before is None or after is None:

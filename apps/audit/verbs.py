@@ -41,3 +41,6 @@ class Verb(StrEnum):
     NODE_REMOVED = "node_removed"
     NETWORK_PINNED = "network_pinned"
     NETWORK_KEY_CHANGED = "network_key_changed"
+    BACKUP_MADE = "backup_made"
+    BACKUP_RESTORED = "backup_restored"
+    AUDIT_SET_BACK = "audit_set_back"

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from apps.compute.entries import Entry
 from apps.compute.labels import PUBLIC, ROWS
-from apps.compute.programs import Entry, Program
+from apps.compute.programs import Program
 from apps.compute.targets import TARGETS, bind
 from gridclient.program.graph import ASSET, Node, refs
 

@@ -50,7 +50,7 @@ class Constants:
         header = TensorHeader(dtype, list(value.shape), value.numel() * value.element_size())
         if tensor_digest(dtype, value.shape, raw_bytes(value)) != digest:
             raise InvalidInputError("A constant of this program was changed.")
-        self._known[digest] = (header, value)
+        self._known[digest] = (header, mapped.aligned(value))
 
     def header(self, digest: str) -> TensorHeader:
         """dtype and shape. Raises InvalidInputError for a constant that is not there."""
@@ -92,4 +92,4 @@ class Constants:
         self._nbytes += len(data)
         if not data:
             return torch.zeros(header.shape, dtype=DTYPES[header.dtype])
-        return torch.frombuffer(bytearray(data), dtype=DTYPES[header.dtype]).reshape(header.shape)
+        return mapped.aligned(torch.frombuffer(bytearray(data), dtype=DTYPES[header.dtype]).reshape(header.shape))

@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 import torch
 
-from apps.compute import worker
+from apps.compute import memory, worker
 from apps.compute.messages import Limits
 from apps.compute.readers.torch import prepare
 
@@ -80,6 +80,7 @@ def become_worker(connection: int, limits: Limits, parent: int, isolate: bool) -
         resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
         # Only the soft limit: mapping an asset raises it by the asset's size.
         resource.setrlimit(resource.RLIMIT_DATA, (data_bytes() + limits.memory, resource.RLIM_INFINITY))
+        memory.keep_freed(limits.memory)
         _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         # After unshare, which forgets it; the parent may have gone before.
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

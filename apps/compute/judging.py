@@ -44,13 +44,25 @@ class Fact:
 class Step(NamedTuple):
     """What a node gives, from its operation and what is known of its operands.
 
-    `shapes_only`: it needs what is known of its operands only, so that these are not computed for it.
+    `shapes_only`: it needs what is known of its operands only, so that these are not computed for it. `nbytes`: of
+    all outputs together.
     """
 
     facts: tuple[Fact, ...]
     flops: int
     presence: tuple[int, frozenset[tuple[str, int]]] | None
-    shapes_only: bool = False
+    shapes_only: bool
+    nbytes: int
+
+
+def _step(
+    facts: list[Fact],
+    flops: int = 0,
+    presence: tuple[int, frozenset[tuple[str, int]]] | None = None,
+    *,
+    shapes_only: bool = False,
+) -> Step:
+    return Step(tuple(facts), flops, presence, shapes_only, sum(fact.nbytes for fact in facts))
 
 
 class _Memo:
@@ -175,10 +187,10 @@ class Judge:
 
     def _judged(self, node: Node, bound: dict[str, Any]) -> Step:
         if node.op == ASSET:
-            return Step((self._asset_fact(node),), 0, None)
+            return _step([self._asset_fact(node)])
         if node.op == CONSTANT:
             header = self._constants.header(bound["digest"])
-            return Step((self._admitted(node, self._memo.fact(NOTHING, tuple(header.shape), header.dtype)),), 0, None)
+            return _step([self._admitted(node, self._memo.fact(NOTHING, tuple(header.shape), header.dtype))])
         operands: list[Operand] = []
         tables: list[AssetSpec] = []
 
@@ -205,7 +217,7 @@ class Judge:
         shapes_only = labels.shapes_only(node.op) and judged.presence is None
         costing = [] if shapes_only else [operand.shape for operand in operands]
         cost = TABLE[node.op].price(bound, costing, [shape for shape, _ in outputs])
-        return Step(tuple(facts), cost, judged.presence, shapes_only)
+        return _step(facts, cost, judged.presence, shapes_only=shapes_only)
 
     def _admitted(self, node: Node, fact: Fact) -> Fact:
         if fact.nbytes > self._limits.value:

@@ -27,7 +27,7 @@ from apps.compute.queries import SILENT_AFTER
 from apps.compute.usage import usage_of
 from apps.compute.workers import Worker, Workers
 from apps.core import clock
-from apps.core.database import in_database, waiting
+from apps.core.database import delete_unlocked, in_database, waiting
 from apps.core.recent import recent_errors
 from apps.core.wake import forget, listen
 from gridclient.wire.errors import SessionStoppedError
@@ -207,7 +207,7 @@ def write(process: WebProcess, sessions: list[LiveSession]) -> None:
     # somebody wrote who wants one stopped stays.
     LiveSession.objects.bulk_create(sessions, update_conflicts=True, unique_fields=["id"], update_fields=_WRITTEN)
     LiveSession.objects.filter(process=process).exclude(pk__in=[row.pk for row in sessions]).delete()
-    WebProcess.objects.filter(seen__lte=process.seen - 2 * SILENT_AFTER).delete()
+    delete_unlocked(WebProcess.objects.filter(seen__lte=process.seen - 2 * SILENT_AFTER))
 
 
 def _leave(key: UUID) -> None:

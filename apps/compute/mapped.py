@@ -30,6 +30,15 @@ MOST_DAYS = 2.0**31
 """What lies beyond is on no calendar, and stays a number."""
 
 
+ALIGNED = 64
+"""Torch lays its tensors at multiples of so many bytes."""
+
+
+def aligned(value: torch.Tensor) -> torch.Tensor:
+    """The tensor, or a copy that lies as torch's own do: elsewhere sums may differ in the last bit."""
+    return value.clone() if value.data_ptr() % ALIGNED else value
+
+
 def raw_tensor(path: Path, dtype: str, shape: list[int], offset: int = 0) -> torch.Tensor:
     """A file's bytes from `offset` as a tensor."""
     if 0 in shape:
@@ -38,7 +47,7 @@ def raw_tensor(path: Path, dtype: str, shape: list[int], offset: int = 0) -> tor
     for extent in shape:
         count *= extent
     data = np.memmap(path, dtype=np.uint8, mode="c", offset=offset, shape=(count,))
-    return torch.from_numpy(data).view(DTYPES[dtype]).reshape(shape)
+    return aligned(torch.from_numpy(data).view(DTYPES[dtype]).reshape(shape))
 
 
 def _entries(path: Path) -> tuple[dict[str, Any], int]:
@@ -104,17 +113,27 @@ def columns(spec: AssetSpec, part: str, names: str | list[str]) -> torch.Tensor:
     """One column [n], or several as float64 [n, len(names)]."""
     found = _arrow(spec.path(part))
     if isinstance(names, str):
-        return torch.from_numpy(np.array(_column(found, names)))
+        return _own(_column(found, names))
     if not names:
         return torch.zeros((found.num_rows, 0), dtype=torch.float64)
-    return torch.from_numpy(np.stack([_column(found, name).astype(np.float64) for name in names], axis=1))
+    made = torch.empty((found.num_rows, len(names)), dtype=torch.float64)
+    for place, name in enumerate(names):
+        made.numpy()[:, place] = _column(found, name)
+    return made
 
 
 def presence(spec: AssetSpec) -> torch.Tensor:
     """Which rows are records: bool [n]."""
     if spec.kind == TABLE:
-        return torch.from_numpy(np.array(_column(_arrow(spec.path()), TABLE_PRESENCE)))
+        return _own(_column(_arrow(spec.path()), TABLE_PRESENCE))
     return safetensor(spec.path(), PRESENCE) != 0
+
+
+def _own(column: np.ndarray[Any, Any]) -> torch.Tensor:
+    """A copy in memory of torch's."""
+    made = torch.empty(column.shape, dtype=torch.from_numpy(column[:0].copy()).dtype)
+    made.numpy()[...] = column
+    return made
 
 
 def _column(found: pa.Table, name: str) -> np.ndarray[Any, Any]:

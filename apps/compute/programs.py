@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from apps.compute.calls import Plans, claimed
+from apps.compute.calls import Call, Plans, claimed
 from apps.compute.constants import Constants
+from apps.compute.entries import Asset, Called, Entry, Judged, Written
 from apps.compute.judging import Fact, Judge, Step
 from apps.compute.labels import PUBLIC
 from apps.compute.messages import Limits
+from apps.compute.repeats import Repeats
 from apps.compute.targets import TARGETS, bind
 from apps.compute.training import NO_MARKS, ROOT, Kind, Marks, Training
-from gridclient.program.graph import ASSET, PARAMETER, Node, Ref, lineage_hash, refs
+from gridclient.program.graph import ASSET, PARAMETER, Node, Ref, lineage_hash, lineage_of, refs
 from gridclient.program.plan_graph import PLAN
 from gridclient.wire.errors import GridError, InternalError, InvalidInputError, LimitExceededError
 
@@ -24,36 +26,6 @@ MAX_LINE = 200
 MAX_NODE = 2**32
 
 
-class Entry:
-    """One node of the program.
-
-    `held` has a bit for each output that the client still holds. `waiting` counts the nodes that were appended, but
-    neither computed nor given up: they need this one. `settled`: it was computed or given up itself.
-    `operands`: the nodes whose values it needs. `assets`: all that it was made from, if only by their shape.
-    `marks`: what it owes to modules that were sent.
-    """
-
-    __slots__ = (
-        "assets", "facts", "flops", "held", "marks", "nbytes", "node", "operands", "presence", "settled",
-        "shapes_only", "waiting",
-    )  # fmt: skip
-
-    def __init__(
-        self, node: Node, step: Step, operands: tuple[int, ...], assets: frozenset[Asset], marks: Marks
-    ) -> None:
-        self.node, self.operands, self.assets, self.marks = node, operands, assets, marks
-        self.waiting, self.settled = 0, False
-        self.facts, self.flops, self.presence, self.shapes_only = step
-        self.held = (1 << len(step.facts)) - 1
-        self.nbytes = sum(fact.nbytes for fact in step.facts)
-
-    def public(self) -> bool:
-        """Whether nothing that it gives depends on private data."""
-        return all(fact.label.kind == PUBLIC for fact in self.facts)
-
-
-Asset = tuple[str, int, str]
-"""Dataset id, version and part."""
 _NO_ASSETS: frozenset[Asset] = frozenset()
 
 
@@ -90,6 +62,7 @@ class Program:
         self.training = Training()
         self.constants = Constants(limits.memory // 4)
         self.plans = Plans(self.constants)
+        self.repeats = Repeats()
         self._shown: dict[int, int] = {}  # by id of a node inside a call, a bit for each output that is a result
         self.judge = Judge(limits, self.constants, self._operand, self.hashes)
         self._last = -1
@@ -101,18 +74,18 @@ class Program:
     def append(self, nodes: list[Node], nbytes: int) -> list[Ref]:
         """Append nodes that arrived as `nbytes` bytes. Never raises: what is wrong is told when it is asked for.
 
-        Returns the values inside of calls, which the client cannot hold.
+        Returns what nothing needs from the start: values inside of calls are held by nobody.
         """
-        inside: list[Ref] = []
+        unneeded: list[Ref] = []
         self._count(len(nodes), nbytes)
         for node in nodes:
             if self._broken is not None:
                 break
             if node.op == PLAN:
-                inside += self._call(node)
+                unneeded += self._call(node)
             else:
                 self._append(node)
-        return inside
+        return unneeded
 
     def _count(self, nodes: int, nbytes: int) -> None:
         self._nbytes += nbytes
@@ -124,7 +97,7 @@ class Program:
             )
 
     def _call(self, node: Node) -> list[Ref]:
-        """Write a call out. Returns its values that are no results."""
+        """Write a call out. Returns its values that nothing needs."""
         size = claimed(node)
         self._count(size, 0)
         if self._broken is not None or not self._take(node.id, size):
@@ -137,18 +110,43 @@ class Program:
             failure = Failure(error, node.line[:MAX_LINE])
             self.failures |= dict.fromkeys(range(node.id, node.id + size), failure)
             return []
-        self._count(0, call.nbytes)
-        shown = call.results(node.id)
-        self._shown |= shown
-        for written in call.graph.written_out(node.id, call.operands, call.seed, node.line):
-            self._append(written, inside=True)
-        return [
-            Ref(number, output)
-            for number, results in shown.items()
-            if (entry := self.entries.get(number)) is not None
-            for output in range(len(entry.facts))
-            if not results >> output & 1
-        ]
+        self._count(0, call.plan.nbytes)
+        numbers = range(node.id, node.id + size)
+        self._shown.update(zip(numbers, call.plan.shown, strict=True))
+        key = self.repeats.key(call, self.entries)
+        judged = self.repeats.find(key)
+        if judged is not None:
+            self._repeat(call, judged)
+        else:
+            for written in call.plan.graph.written_out(node.id, call.operands, call.seed, node.line):
+                self._append(written, inside=True)
+            self.repeats.keep(key, [self.entries.get(number) for number in numbers])
+        unneeded: list[Ref] = []
+        for number, shown in zip(numbers, call.plan.shown, strict=True):
+            entry = self.entries.get(number)
+            if entry is not None:
+                entry.held &= shown
+                if not entry.held and not entry.waiting:
+                    unneeded.append(Ref(number))
+        return unneeded
+
+    def _repeat(self, call: Call, judged: list[Judged]) -> None:
+        """Append the nodes of a call that was judged before. What is new of them is their lineage."""
+        before = len(call.operands)
+        places = [*(ref.node for ref in call.operands), *range(call.first, call.first + len(judged))]
+        lineages = [lineage_of(ref, self.hashes) for ref in call.operands]
+        entries, hashes = self.entries, self.hashes
+
+        def lineage(ref: Ref) -> bytes:
+            return lineages[ref.node] if ref.node < before else lineage_of(Ref(places[ref.node], ref.output), hashes)
+
+        for place, (form, known) in enumerate(zip(call.plan.forms, judged, strict=True)):
+            number = call.first + place
+            needed = () if known.step.shapes_only else tuple({places[named] for named in form.named})
+            hashes[number] = form.lineage.hash(lineage)
+            entries[number] = Called(call, place, form.op, known, needed)
+            for operand in needed:
+                entries[operand].waiting += 1
 
     def check_shown(self, ref: Ref) -> None:
         """Raise InvalidInputError for a value inside of a call that is none of its results."""
@@ -183,7 +181,7 @@ class Program:
             self.failures[node.id] = Failure(ours, node.line[:MAX_LINE])
         else:
             self.hashes[node.id] = lineage_hash(node, self.hashes)
-            self.entries[node.id] = Entry(node, step, needed, self._assets(node, named), marks)
+            self.entries[node.id] = Written(node, Judged(step, self._assets(node, named), marks), needed)
             for number in needed:
                 self.entries[number].waiting += 1
 
@@ -231,7 +229,7 @@ class Program:
                 raise _Inherited(failure)
             raise InvalidInputError(f"{node.op[:64]} refers to a node that is not there before it.")
         if not 0 <= ref.output < len(entry.facts):
-            raise InvalidInputError(f"{node.op[:64]} refers to an output that {entry.node.op} does not have.")
+            raise InvalidInputError(f"{node.op[:64]} refers to an output that {entry.op} does not have.")
         return entry.facts[ref.output]
 
     # --- asking ---
@@ -276,11 +274,11 @@ class Program:
         uses = self.last_uses(order, results)
         for number in order:
             entry = self.entries[number]
-            if entry.node.op != ASSET:  # assets are mapped, not loaded
+            if entry.op != ASSET:  # assets are mapped, not loaded
                 live += entry.nbytes
             peak = max(peak, live)
             for done in uses.get(number, ()):
-                if self.entries[done].node.op != ASSET:
+                if self.entries[done].op != ASSET:
                     live -= self.entries[done].nbytes
         limit = self.limits.memory // 2
         if peak > limit:

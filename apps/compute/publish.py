@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from apps.compute.release import Caller
 from apps.compute.workers import Worker
 from apps.core.database import in_database
 from apps.core.keys import entity_key
+from apps.core.locks import OwnFolder
 from apps.datasets.actions import create_dataset, create_version
 from apps.datasets.assets import Ingested
 from apps.datasets.models import Dataset
@@ -57,7 +57,7 @@ async def publish(
         return first
     problems = await in_database(_problems, caller, spec)
     out = Path(settings.GRID_STORAGE_DIR) / "datasets" / f"incoming-{uuid4().hex}"
-    out.mkdir(mode=0o700, parents=True)
+    incoming = OwnFolder(out)
     try:
         question = Ingest(ask, spec, str(values), "" if mock is None else str(mock), str(out), entity_key())
         try:
@@ -71,7 +71,7 @@ async def publish(
         ingested = msgspec.convert(reply.meta, Ingested)
         return await in_database(_commit, caller, asked, spec, ingested, out)
     finally:
-        shutil.rmtree(out, ignore_errors=True)
+        incoming.remove()
 
 
 def _refusal(problems: list[str]) -> InvalidInputError:

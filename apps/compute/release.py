@@ -22,12 +22,13 @@ from django.db.models import QuerySet
 
 from apps.accounts.models import User
 from apps.accounts.queries import user_of_live_token
-from apps.audit.actions import record
+from apps.audit.actions import lock_log, record
 from apps.audit.models import AuditEvent
 from apps.audit.verbs import Verb
 from apps.compute.messages import Evaluate, Proposal, State, Value
 from apps.compute.models import StoredAnswer
 from apps.compute.workers import Worker
+from apps.core import metrics
 from apps.core.canonical import digest
 from apps.core.clock import now
 from apps.core.database import in_database
@@ -77,6 +78,7 @@ class Released:
             raise InternalError("A value can only be released by apps.compute.release.")
         self.answer = answer
         self.route = route
+        metrics.released(route).inc()
 
 
 async def pointer(worker: Worker, value: Ref | State, proposal: Proposal, *, caller: Caller, path: Path) -> Released:
@@ -139,6 +141,7 @@ def _ask(proposal: Proposal) -> Ask:
 @transaction.atomic
 def _permit(caller: Caller, proposal: Proposal, ready: Answered | None, path: Path) -> tuple[str, Answered | None]:
     """Decide and record; by which route it leaves, and the kept answer where it is an aggregate."""
+    lock_log()  # whoever took a right away, and was told so, may rely on it
     user = user_of_live_token(caller.token)
     decision = decide(user, _ask(proposal), k=settings.GRID_K, now=now())
     record(

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from apps.compute.branchless import choose
+
 BLOCK = 2**15
 """Numbers at a time: what is needed on the way takes next to no memory."""
 HARMLESS = 0.75
@@ -75,23 +77,23 @@ def _with_normal_exp(x: torch.Tensor) -> torch.Tensor:
 
 
 def _exp(x: torch.Tensor) -> torch.Tensor:
-    return torch.where(x > 1, torch.inf, torch.where(x < -1, 0.0, 1 + x))
+    return choose(x > 1, torch.inf, choose(x < -1, 0.0, 1 + x))
 
 
 def _log(x: torch.Tensor) -> torch.Tensor:
-    return torch.where(x == 0, -torch.inf, torch.where(x < 0, torch.nan, x))
+    return choose(x == 0, -torch.inf, choose(x < 0, torch.nan, x))
 
 
 def _sqrt(x: torch.Tensor) -> torch.Tensor:
-    return torch.where(x < 0, torch.nan, x)
+    return choose(x < 0, torch.nan, x)
 
 
 def _sin(x: torch.Tensor) -> torch.Tensor:
-    return torch.where(x.abs() < 1, x, torch.nan)
+    return choose(x.abs() < 1, x, torch.nan)
 
 
 def _cos(x: torch.Tensor) -> torch.Tensor:
-    return torch.where(x.abs() < 1, torch.ones((), dtype=x.dtype), torch.nan)
+    return choose(x.abs() < 1, torch.ones((), dtype=x.dtype), torch.nan)
 
 
 def _tanh(x: torch.Tensor) -> torch.Tensor:
@@ -99,7 +101,7 @@ def _tanh(x: torch.Tensor) -> torch.Tensor:
 
 
 def _asin(x: torch.Tensor) -> torch.Tensor:
-    return torch.where(x.abs() < 1, x, torch.where(x.abs() == 1, x * (math.pi / 2), torch.nan))
+    return choose(x.abs() < 1, x, choose(x.abs() == 1, x * (math.pi / 2), torch.nan))
 
 
 def _acos(x: torch.Tensor) -> torch.Tensor:
@@ -107,20 +109,20 @@ def _acos(x: torch.Tensor) -> torch.Tensor:
 
 
 def _atan(x: torch.Tensor) -> torch.Tensor:
-    return torch.where(x.abs() < 1, x, x.clamp(-1, 1) * (math.pi / 2))
+    return choose(x.abs() < 1, x, x.clamp(-1, 1) * (math.pi / 2))
 
 
 def _erf(x: torch.Tensor) -> torch.Tensor:
-    return torch.where(x.abs() < 1, _times(x, 2 / math.sqrt(math.pi)), x.clamp(-1, 1))
+    return choose(x.abs() < 1, _times(x, 2 / math.sqrt(math.pi)), x.clamp(-1, 1))
 
 
 def _erfc(x: torch.Tensor) -> torch.Tensor:
-    return torch.where(x.abs() < 1, 1.0, torch.where(x > 1, 0.0, torch.where(x < -1, 2.0, x)))
+    return choose(x.abs() < 1, 1.0, choose(x > 1, 0.0, choose(x < -1, 2.0, x)))
 
 
 def _erfinv(x: torch.Tensor) -> torch.Tensor:
-    beyond = torch.where(x.abs() == 1, x * torch.inf, torch.nan)
-    return torch.where(x.abs() < 1, _times(x, math.sqrt(math.pi) / 2), beyond)
+    beyond = choose(x.abs() == 1, x * torch.inf, torch.nan)
+    return choose(x.abs() < 1, _times(x, math.sqrt(math.pi) / 2), beyond)
 
 
 def _times(x: torch.Tensor, factor: float) -> torch.Tensor:
@@ -128,7 +130,7 @@ def _times(x: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def _logit(x: torch.Tensor) -> torch.Tensor:
-    return torch.where(x == 0, -torch.inf, torch.where(x == 1, torch.inf, torch.nan))
+    return choose(x == 0, -torch.inf, choose(x == 1, torch.inf, torch.nan))
 
 
 STEADY: dict[str, Steady] = {
@@ -186,5 +188,5 @@ def _applied(steady: Steady, overload: Callable[..., Any], self: Any) -> Any:
     for x in made.as_strided((made.numel(),), (1,)).split(BLOCK):
         x.mul_(1.0)  # denormals become 0
         ordinary = steady.ordinary(x)
-        x.copy_(torch.where(ordinary, overload(torch.where(ordinary, x, HARMLESS)), steady.others(x)))
+        x.copy_(choose(ordinary, overload(choose(ordinary, x, HARMLESS)), steady.others(x)))
     return made

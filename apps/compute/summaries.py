@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 
 from apps.compute.chosen import CHOICES, Chosen, axis_of, chosen, positions
+from apps.compute.entries import Entry
 from apps.compute.judging import Fact
 from apps.compute.labels import PUBLIC, ROWS, TAINTED, Label
 from apps.compute.messages import State
 from apps.compute.operations import TABLE
-from apps.compute.programs import Entry, Program
+from apps.compute.programs import Program
 from apps.compute.readers.outcome import Outcome, Part, Read, columns_text, numbers, rows_text
 from apps.compute.readers.steps import Step, Summary, places
 from apps.compute.readers.torch import TorchReader
@@ -239,7 +240,7 @@ def _look(program: Program, node: Node, bound: dict[str, Any], met: Weights, pic
 def _weight(program: Program, ref: Ref, private: list[Fact], met: Weights, picks: dict[int, Summary]) -> str:
     """Why a public operand can single out rows of private ones; "" where it can't."""
     summary = met.get(ref)
-    what = "constant" if program.entries[ref.node].node.op == CONSTANT else "computed value"
+    what = "constant" if program.entries[ref.node].op == CONSTANT else "computed value"
     if summary is not None and summary.singles_out():
         return f"a weight that picks few positions, {summary.text(what)}"
     if ref.node in picks:

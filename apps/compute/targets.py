@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 
+from apps.compute.alongside import beside_slowest
 from apps.compute.operations import TABLE
 from apps.compute.steady import steadied
 from apps.compute.totals import arithmetic, indexing, layout, matrices, networks, random, reductions
@@ -37,13 +39,20 @@ class Parameter(NamedTuple):
     keyword: bool
 
 
-class Target(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Target:
     """`call` never raises because of a value, and no shape of it depends on one. It changes none of its inputs."""
 
     name: str
     call: Callable[..., Any]
     parameters: tuple[Parameter, ...]
     outputs: int
+    positional: tuple[Parameter, ...] = field(init=False)
+    keywords: tuple[Parameter, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "positional", tuple(each for each in self.parameters if not each.keyword))
+        object.__setattr__(self, "keywords", tuple(each for each in self.parameters if each.keyword))
 
 
 TOTAL: dict[str, Callable[..., Any]] = {
@@ -94,7 +103,7 @@ def _target(name: str) -> Target:
     parameters = tuple(
         _parameter(argument, reference=name in TOTAL and argument.name not in numbers) for argument in schema.arguments
     )
-    form = TOTAL.get(name) or steadied(name, overload)
+    form = beside_slowest(name, TOTAL.get(name) or steadied(name, overload))
     return Target(name, densely(form) if name in DENSE else form, parameters, len(schema.returns))
 
 
@@ -140,7 +149,7 @@ def bind(target: Target, node: Node) -> dict[str, Any]:
     References stay `Ref`; a dtype becomes its name. Raises InvalidInputError. Nothing deeper than a list of scalars
     or references passes, so that what is bound may be walked.
     """
-    positional = [parameter for parameter in target.parameters if not parameter.keyword]
+    positional = target.positional
     if len(node.args) > len(positional):
         raise _wrong(target, f"takes at most {len(positional)} positional arguments, not {len(node.args)}")
     given = {parameter.name: value for parameter, value in zip(positional, node.args, strict=False)}
@@ -171,8 +180,8 @@ def called(target: Target, bound: dict[str, Any], value: Callable[[Any], Any]) -
             return DTYPES.get(found)
         return [value(item) for item in found] if isinstance(found, list) else value(found)
 
-    args = [given(parameter) for parameter in target.parameters if not parameter.keyword]
-    kwargs = {parameter.name: given(parameter) for parameter in target.parameters if parameter.keyword}
+    args = [given(parameter) for parameter in target.positional]
+    kwargs = {parameter.name: given(parameter) for parameter in target.keywords}
     made = target.call(*args, **kwargs)
     return list(made) if isinstance(made, (tuple, list)) else [made]
 

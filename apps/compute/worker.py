@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import resource
+import select
 import socket
 import warnings
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load_file, save_file
 
-from apps.compute import messages, states
+from apps.compute import memory, messages, states
 from apps.compute.constants import raw_bytes
 from apps.compute.labels import PUBLIC
 from apps.compute.messages import LENGTH, Limits
@@ -48,6 +49,8 @@ from gridclient.wire.messages import INLINE_LIMIT, TensorHeader
 
 CHEAP = 10**6
 """Operations that cost less than asking once more: a new exact aggregate is needed before it is decided about."""
+IDLE_SECONDS = 1.0
+"""After so long without a message, a worker gives back the memory that it keeps for the next operation."""
 UNEXPECTED = "This could not be computed. Nothing was given out."
 
 
@@ -258,7 +261,7 @@ def serve(connection: socket.socket, limits: Limits) -> None:
     warnings.simplefilter("ignore")
     prepare()
     session = Session(limits)
-    while (head := _exactly(connection, LENGTH.size)) is not None:
+    while (head := _next_head(connection)) is not None:
         (size,) = LENGTH.unpack(head)
         body = _exactly(connection, size)
         if body is None:
@@ -272,6 +275,13 @@ def serve(connection: socket.socket, limits: Limits) -> None:
         reply = session.handle(order, size)
         if reply is not None:
             connection.sendall(messages.encode(reply))
+
+
+def _next_head(connection: socket.socket) -> bytearray | None:
+    """What comes before the next message, or None at the end of the stream."""
+    if not select.select([connection], [], [], IDLE_SECONDS)[0]:
+        memory.give_back()
+    return _exactly(connection, LENGTH.size)
 
 
 def _exactly(connection: socket.socket, size: int) -> bytearray | None:

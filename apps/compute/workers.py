@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from apps.compute.messages import LENGTH, Failed, Limits, Order, Question, Reply, decode_reply, encode
+from apps.core import metrics
 from gridclient.wire.errors import GridError, InternalError, LimitExceededError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +59,7 @@ class Worker:
         self.on_end: Callable[[], None] | None = None
         """Called once, when the process has ended and whoever waited for it was told."""
         connection.setblocking(False)
+        metrics.WORKERS.inc()
         self._loop.add_reader(connection.fileno(), self._on_readable)
 
     @property
@@ -97,7 +99,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the process at once. Questions still waiting get an InternalError."""
-        self._end(InternalError(CRASHED))
+        self._end(InternalError(CRASHED), how="closed")
 
     # --- below: the socket ---
 
@@ -177,13 +179,16 @@ class Worker:
             LimitExceededError(
                 f"This took longer than {seconds:g} seconds and was stopped. Ask for less, or in smaller steps.",
                 limit=seconds,
-            )
+            ),
+            how="overrun",
         )
 
-    def _end(self, reason: GridError) -> None:
+    def _end(self, reason: GridError, *, how: str = "crashed") -> None:
         if self._connection is None:
             return
         self._reason = reason
+        metrics.WORKERS.dec()
+        metrics.WORKERS_ENDED.labels(how).inc()
         descriptor = self._connection.fileno()
         self._loop.remove_reader(descriptor)
         self._loop.remove_writer(descriptor)
@@ -227,11 +232,24 @@ class Workers:
         async with self._lock:
             await self._started()
 
-    async def open(self, session_id: str, limits: Limits, folder: Path) -> Worker:
+    async def open(
+        self, session_id: str, limits: Limits, folder: Path, on_end: Callable[[], None] | None = None
+    ) -> Worker:
         """A new worker, ready in about 30 ms. `folder` is the session's own, for long values and constants.
 
-        Raises InternalError when no process can be started.
+        Whoever is cancelled meanwhile leaves none. Raises InternalError when no process can be started.
         """
+        opening = asyncio.create_task(self._open_one(session_id, limits, folder, on_end))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The forkserver answers in any case: unread, its answer would give the next session this one's process.
+            opening.add_done_callback(_unwanted)
+            raise
+
+    async def _open_one(
+        self, session_id: str, limits: Limits, folder: Path, on_end: Callable[[], None] | None
+    ) -> Worker:
         async with self._lock:
             control = await self._started()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -249,8 +267,19 @@ class Workers:
                 raise InternalError("No worker could be started. Try again in a moment.") from error
             self._open = self.alive
             worker = Worker(ours, descriptors[0], msgspec.msgpack.decode(answer, type=int), limits, self.isolated)
+            worker.on_end = on_end
             self._open.append(worker)
             return worker
+
+    @property
+    def up(self) -> bool:
+        """Whether a forkserver runs, so that the next worker is there in a moment."""
+        return self._server is not None and self._server.poll() is None
+
+    @property
+    def pids(self) -> list[int]:
+        """The workers that are alive."""
+        return [worker.pid for worker in self.alive]
 
     async def close(self) -> None:
         """Kill every worker and the forkserver."""
@@ -298,6 +327,11 @@ class Workers:
             self._server.kill()
             self._server.wait()
             self._server = None
+
+
+def _unwanted(opening: asyncio.Task[Worker]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().kill()
 
 
 def _spawn(control: int) -> subprocess.Popen[bytes]:

@@ -9,6 +9,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.decorators import display
+from unfold.paginator import InfinitePaginator
 from unfold.widgets import (
     UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
@@ -19,6 +20,7 @@ from apps.accounts.models import User
 from apps.console.acts import Act
 from apps.console.base import GridAdmin, person
 from apps.console.filters import ByDataset
+from apps.console.lists import IndexedAdmin
 from apps.console.permissions import status_of
 from apps.console.show import Panel, column, link, times, when
 from apps.datasets.models import Dataset, DatasetVersion, Visibility
@@ -74,7 +76,8 @@ class Describe(Act):
 
 
 @admin.register(Dataset)
-class DatasetAdmin(GridAdmin):
+class DatasetAdmin(IndexedAdmin):
+    indexed = "dataset"
     plural = "Datasets"
     empty = "Owners publish with the client: grid.private_tensor(...).send(node). What you may see then appears here."
     role = "node"
@@ -82,8 +85,6 @@ class DatasetAdmin(GridAdmin):
     page_template = "console/dataset.html"
     list_display = ["name", "slug", "tag_names", "kind", "shape", "seen_by", "owner", "published"]
     list_filter = ["visibility"]
-    search_fields = ["name", "slug", "description", "tags__text"]
-    search_help_text = "Search by name, description or tag"
     list_select_related = ["ownership__owner"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Dataset]:
@@ -159,6 +160,7 @@ class DatasetAdmin(GridAdmin):
 class DatasetVersionAdmin(GridAdmin):
     """Neither how many rows and people there really are nor digests: those may be private, these confirm guesses."""
 
+    paginator = InfinitePaginator
     plural = "Dataset versions"
     empty = "A dataset that is published has version 1; publishing new values makes the next."
     role = "node"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -12,6 +13,7 @@ from django.urls import reverse
 
 from apps.accounts.models import User
 from apps.accounts.queries import teams_visible_to, users_visible_to
+from apps.audit.queries import head_problem, set_back_words, set_backs
 from apps.console.base import person
 from apps.console.datarequests import shape_words
 from apps.console.show import page_of, when
@@ -24,6 +26,7 @@ from apps.network.queries import nodes_visible_to
 from apps.permissions.queries import datasets_visible_to, grants_visible_to
 
 SHOWN = 10
+SET_BACK_SHOWN = timedelta(days=90)
 
 # What waits for nobody in particular: what each role does here, for an empty home page.
 NEXT_STEPS = {
@@ -42,7 +45,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         **context,
         "title": "Home",
         "crumbs": [("Home", "")],
-        "needs_me": waiting,
+        "needs_me": [*_set_back(user), *waiting],
         "more": max(number - len(waiting), 0),
         "more_url": reverse("admin:datarequests_datarequest_changelist") + "?turn=me",
         "counts": _counts(user),
@@ -67,6 +70,21 @@ def _needs_me(user: User) -> tuple[list[dict[str, Any]], int]:
     if frozen is not None:
         rows.insert(0, _row("The network shows another key", frozen.problem, frozen, when(None)))
     return rows, asked.count() + (frozen is not None)
+
+
+def _set_back(user: User) -> list[dict[str, str]]:
+    """What whoever reads the audit log must not overlook: that it was set back, accepted or not."""
+    if not (user.has("audit.read") or user.has("everything.read")):
+        return []
+    since = clock.now() - SET_BACK_SHOWN
+    rows = [
+        _row("The audit log was set back", set_back_words(event), event, when(event.at))
+        for event in set_backs().filter(at__gt=since)
+    ]
+    if problem := head_problem():
+        why = f"Found: {problem}. The operator of the machine runs manage.py verify_audit."
+        rows.insert(0, {"text": "The audit log is not whole", "why": why, "when": "", "url": _list("audit.auditevent")})
+    return rows
 
 
 def _row(text: str, why: str, target: Model, moment: str) -> dict[str, str]:

@@ -8,17 +8,23 @@ from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminRadioSelectWidget
 
 from apps.accounts.models import User
 from apps.console.acts import Act, reason_field
 from apps.console.base import GridAdmin, person
+from apps.console.filters import ByNode
+from apps.console.lists import IndexedAdmin
 from apps.console.show import Panel, column, link, times, when
 from apps.core import clock, keys
 from apps.network import actions as verbs
 from apps.network import membership
-from apps.network.models import NEXT, Announcement, Membership, Node, State
+from apps.network.models import KIND, NEXT, Announcement, Membership, Node, State
+from apps.network.policies import sees_all
 from apps.network.queries import nodes_visible_to
 
 STATUS = {"pending": "warning", "approved": "success", "rejected": "danger", "removed": "danger"}
@@ -106,9 +112,13 @@ class NodeAdmin(GridAdmin):
             ("First approved", obj.joined),
             ("Alive", self.alive(obj) if obj.state == State.APPROVED else ""),
             ("Last seen", obj.last_seen),
-            ("Datasets announced", obj.announcements.count() if obj.joined else ""),
+            ("Datasets announced", self.announced(obj) if obj.joined else ""),
         ]
         return [Panel("Node", asked), Panel("Membership", member)]
+
+    def announced(self, node: Node) -> SafeString:
+        where = reverse("admin:network_announcement_changelist")
+        return format_html('<a class="console-link" href="{}?at={}">{}</a>', where, node.pk, node.announcements.count())
 
     @display(description="state", ordering="state", label=STATUS)
     def status(self, node: Node) -> str:
@@ -128,16 +138,19 @@ class NodeAdmin(GridAdmin):
 
 
 @admin.register(Announcement)
-class AnnouncementAdmin(GridAdmin):
+class AnnouncementAdmin(IndexedAdmin):
+    indexed = KIND
     plural = "Announcements"
     empty = "What approved nodes announce about their listed datasets appears here within seconds."
     role = "network"
     list_display = ["name", "at", "tag_names", "shape", "announced_at"]
-    list_filter = ["node"]
+    list_filter = [ByNode]
     list_select_related = ["node"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Announcement]:
-        return super().get_queryset(request).filter(node__in=nodes_visible_to(person(request)))
+        announced = super().get_queryset(request)
+        # Asked to look at every announcement's node, a database would sort them all.
+        return announced if sees_all(person(request)) else announced.filter(node__state=State.APPROVED)
 
     def heading(self, user: User, obj: Announcement) -> str:
         return self.name(obj)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -17,14 +19,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from django.conf import settings
 
 
-def _load_or_create(path: Path, size: int) -> bytes:
+def load_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
+    """The content of a secret file, mode 0600; what `make` gives, where there is none yet."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         # Written aside and linked: two processes that start together agree on the first one's key.
-        aside = path.with_name(f"{path.name}.{os.getpid()}")
+        aside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(os.urandom(size))
+            file.write(make())
             file.flush()
             os.fsync(file.fileno())
         try:
@@ -36,14 +39,18 @@ def _load_or_create(path: Path, size: int) -> bytes:
     return path.read_bytes()
 
 
+def _random_key() -> bytes:
+    return os.urandom(32)
+
+
 @cache
 def _signing_key(folder: Path) -> Ed25519PrivateKey:
-    return Ed25519PrivateKey.from_private_bytes(_load_or_create(folder / "signing.key", 32))
+    return Ed25519PrivateKey.from_private_bytes(load_or_create(folder / "signing.key", _random_key))
 
 
 def entity_key() -> bytes:
     """The 32 bytes under which identifiers of people are hashed."""
-    return _load_or_create(settings.GRID_KEYS_DIR / "entity.key", 32)
+    return load_or_create(settings.GRID_KEYS_DIR / "entity.key", _random_key)
 
 
 def public_key() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
@@ -19,17 +19,22 @@ Value = UUID | datetime | str | int
 _uuid: Any = UUIDField()
 
 
-def execute(sql: str, parameters: Sequence[Any]) -> Any:
+def execute(sql: str, parameters: Sequence[Any], *, using: str = DEFAULT_DB_ALIAS) -> Any:
     """Run one statement, with `%s` for parameters, on the driver itself; returns the driver's cursor.
 
     Without Django's cursor, which parses the statement again each time and costs more than it.
     """
-    database = connections[DEFAULT_DB_ALIAS]
+    database = connections[using]
     database.ensure_connection()
     with database.wrap_database_errors:
         cursor = database.connection.cursor()
         cursor.execute(_question_marks(sql) if database.vendor == "sqlite" else sql, parameters)
         return cursor
+
+
+def places(values: Sized) -> str:
+    """As many `%s` in brackets, for `IN`."""
+    return f"({', '.join(['%s'] * len(values))})"
 
 
 def insert_if_new(row: Model) -> bool:

@@ -76,7 +76,7 @@ def submit(
     reason = checked_reason(reason)
     found = _inputs(requester, inputs)
     # Locked, so that two submissions at once cannot both be the hundredth.
-    User.objects.select_for_update().get(pk=requester.pk)
+    User.objects.select_for_update(no_key=True).get(pk=requester.pk)
     if DataRequest.objects.filter(requester=requester, state=State.SUBMITTED).count() >= MAX_OPEN:
         raise LimitExceededError(
             f"You have {MAX_OPEN} requests that nobody has decided on yet; withdraw one first.", limit=MAX_OPEN
@@ -261,7 +261,7 @@ def _let_go(request: DataRequest) -> None:
 
 
 def _locked(key: UUID) -> DataRequest:
-    return DataRequest.objects.select_for_update().get(pk=key)
+    return DataRequest.objects.select_for_update(no_key=True).get(pk=key)
 
 
 def _target(request: DataRequest) -> str:

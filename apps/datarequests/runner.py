@@ -1,15 +1,15 @@
 """Runs approved requests: the stored program again, in a worker of its own, without client or session.
 
 One request at a time, oldest first. At start everything approved and unanswered is picked up, so that an approval
-outlives the process that recorded it. Where several processes serve one node, two of them may run the same request;
-the first answer is kept.
+outlives the process that recorded it. Where several processes serve one node, one of them runs requests and another
+takes over when it ends (`gridsite.lifespan`); of two answers the first would be kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -22,6 +22,7 @@ from apps.compute.messages import Bind, Load, Loaded, Proposal, Propose, State
 from apps.compute.sessions import limits, usable
 from apps.compute.workers import Worker, Workers
 from apps.core.database import in_database
+from apps.core.locks import OwnFolder
 from apps.core.wake import forget, listen
 from apps.datarequests import actions
 from apps.datarequests.models import DataRequest
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 FAILED = "This request was approved, but its program did not run to its end here. The node's operator can say more."
 """The same for every reason: a failure must not tell anything about private values."""
 RETRY_SECONDS = 5.0
+LOOK_AGAIN = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,10 @@ class Job:
 
 
 async def run(workers: Workers) -> None:
-    """Answer approved requests until cancelled: those that are there, then those that an approval wakes us for."""
+    """Answer approved requests until cancelled: those that are there, then those that an approval wakes us for.
+
+    It also looks by itself now and then: what wakes it in another process may be lost.
+    """
     event = listen("requests")
     again = True
     try:
@@ -62,7 +67,8 @@ async def run(workers: Workers) -> None:
                 logger.warning("The queue cannot be read (%s); trying again.", type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            await event.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(event.wait(), LOOK_AGAIN)
     finally:
         forget("requests", event)
 
@@ -70,7 +76,7 @@ async def run(workers: Workers) -> None:
 async def answer(workers: Workers, key: UUID) -> None:
     """Run one approved request and store its answer, or note that it failed. Nothing where that has been done."""
     folder = Path(settings.GRID_STORAGE_DIR) / "sessions" / f"request-{key}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    own = OwnFolder(folder)
     worker: Worker | None = None
     try:
         job = await in_database(_job, key)
@@ -87,7 +93,7 @@ async def answer(workers: Workers, key: UUID) -> None:
     finally:
         if worker is not None:
             worker.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+        own.remove()
 
 
 async def _execute(worker: Worker, job: Job, path: Path) -> None:

@@ -60,7 +60,7 @@ def create_version(dataset: Dataset, *, spec: PublishSpec, ingested: Ingested, f
     Raises ConflictError for another kind, and what `create_dataset` raises.
     """
     revision = _next_revision()
-    dataset = Dataset.objects.select_for_update().get(pk=dataset.pk)
+    dataset = Dataset.objects.select_for_update(no_key=True).get(pk=dataset.pk)
     last = dataset.current
     if last.kind != ingested.kind:
         raise ConflictError(f"A new version of {dataset.slug} is a {last.kind}, as the ones before.")
@@ -91,7 +91,7 @@ def describe(
 ) -> Dataset:
     """Change the public words of a dataset, or who sees it; None leaves one as it is. Raises InvalidInputError."""
     revision = _next_revision()
-    dataset = Dataset.objects.select_for_update().get(pk=dataset.pk)
+    dataset = Dataset.objects.select_for_update(no_key=True).get(pk=dataset.pk)
     if name is not None:
         dataset.name = _name(name)
     if description is not None:
@@ -170,7 +170,8 @@ def _changed(dataset: Dataset, revision: int) -> None:
     dataset.save()
     dataset.__dict__.pop("current", None)
     words = f"{dataset.name} {dataset.slug}"
-    index.put("dataset", dataset.pk, name=words, description=dataset.description, tags=dataset.typed_tags)
+    tags = dataset.typed_tags
+    index.put("dataset", [index.document(dataset.pk, name=words, description=dataset.description, tags=tags)])
     wake("datasets")
 
 

@@ -13,7 +13,7 @@ from apps.audit.verbs import Verb
 from apps.core import clock, keys
 from apps.network.identity import ask_identity
 from apps.network.messages import Join, checked_url, clean
-from apps.network.models import NEXT, Node, State
+from apps.network.models import KIND, NEXT, Node, State
 from apps.network.policies import check_can_operate
 from apps.tags import index
 from gridclient.wire.errors import (
@@ -42,7 +42,7 @@ def join(message: Join, *, key: str, address: str, now: datetime) -> Node:
         raise InvalidInputError("The name must have visible characters.")
     try:
         with transaction.atomic():
-            node = Node.objects.select_for_update().filter(public_key=key).first()
+            node = Node.objects.select_for_update(no_key=True).filter(public_key=key).first()
             if node is not None and node.id != message.id:
                 if node.state != State.REJECTED:
                     raise ConflictError(f"This key stands for the id '{node.id}' here; ask for that one.")
@@ -94,8 +94,15 @@ def _ask_again(node: Node, name: str, url: str, now: datetime) -> None:
     if node.state == State.APPROVED:
         node.state, node.asked, node.reason = State.PENDING, now, "It asks for another name or address."
         node.decided_at = node.decided_by = None
+        unlist(node)
         record(Verb.NODE_JOINED, by=None, target=f"node:{node.id}", name=name, url=url, fingerprint=node.fingerprint)
     node.name, node.url = name, url
+
+
+def unlist(node: Node) -> None:
+    """Take what the node announced out of the search index. It is put back when the node, as a member, is heard."""
+    index.hide(KIND, node.announcements.values_list("pk", flat=True))
+    node.findable = False
 
 
 def approve(node: Node, *, by: User, reason: str = "", now: datetime | None = None) -> Node:
@@ -134,15 +141,14 @@ def remove(node: Node, *, by: User, reason: str = "", now: datetime | None = Non
         current = _locked(node.id)
         if current.joined is None:
             raise ConflictError(f"Node '{node.id}' never was a member; reject it instead.")
-        for announcement in current.announcements.all():
-            index.remove("announcement", announcement.pk)
+        index.remove(KIND, current.announcements.values_list("pk", flat=True))
         current.announcements.all().delete()
-        current.revision, current.expires = 0, None
+        current.revision, current.expires, current.findable = 0, None, True
         return _decide(current, State.REMOVED, Verb.NODE_REMOVED, by=by, reason=reason, now=now or clock.now())
 
 
 def _locked(node_id: str) -> Node:
-    node = Node.objects.select_for_update().filter(pk=node_id).first()
+    node = Node.objects.select_for_update(no_key=True).filter(pk=node_id).first()
     if node is None:
         raise NotFoundError(f"There is no node '{node_id}' any more.")
     return node

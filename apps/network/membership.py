@@ -27,7 +27,7 @@ def contact(*, url: str, public_key: str, now: datetime) -> Membership:
     Another `url` is a first contact: the node's own settings name it.
     """
     with transaction.atomic():
-        membership = Membership.objects.select_for_update().first()
+        membership = Membership.objects.select_for_update(no_key=True).first()
         if membership is None or membership.url != url:
             membership = _pinned(url, public_key, now)
             record(Verb.NETWORK_PINNED, by=None, target=f"network:{membership.fingerprint}", url=url)
@@ -51,7 +51,7 @@ def pin(public_key: str, *, by: User, reason: str, now: datetime | None = None) 
     """
     check_can_operate(by)
     with transaction.atomic():
-        membership = Membership.objects.select_for_update().first()
+        membership = Membership.objects.select_for_update(no_key=True).first()
         if membership is None:
             raise NotFoundError("This node belongs to no network.")
         if not membership.frozen or public_key not in (membership.public_key, membership.offered_key):

@@ -24,6 +24,10 @@ MAX_BATCH = 100
 """Most datasets that one message announces."""
 MAX_DATASETS = 10_000
 """Most datasets that one node announces."""
+MAX_SIZE = 2**25
+"""Most bytes that the datasets of one node take up at its network: metadata, and `WORD_SIZE` for each indexed word."""
+WORD_SIZE = 64
+"""Bytes of a word of one dataset in the search index."""
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 Key = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]

@@ -10,6 +10,8 @@ from django.db.models import Q
 
 KEY_LENGTH = 64
 """Hex digits of an Ed25519 public key."""
+KIND = "announcement"
+"""What the search index calls announcements."""
 
 
 class State(models.TextChoices):
@@ -44,6 +46,9 @@ class Node(models.Model):
         "alive until", null=True, blank=True, help_text="Without a heartbeat before then, searches leave it out."
     )
     revision = models.BigIntegerField("acknowledged revision", default=0)
+    findable = models.BooleanField(
+        default=True, editable=False, help_text="What it announced is in the search index; not while it is long silent."
+    )
     joined = models.DateTimeField("first approved", null=True, blank=True)
     decided_at = models.DateTimeField(null=True, blank=True)
     decided_by = models.ForeignKey(
@@ -53,7 +58,10 @@ class Node(models.Model):
 
     class Meta:
         ordering = ["id"]
-        indexes = [models.Index(fields=["state", "expires"], name="node_alive")]
+        indexes = [
+            models.Index(fields=["state", "expires"], name="node_alive"),
+            models.Index(fields=["expires"], condition=Q(findable=True), name="node_findable"),
+        ]
         constraints = [
             models.CheckConstraint(
                 name="node_decided_unless_pending",
@@ -77,6 +85,7 @@ class Announcement(models.Model):
     node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="announcements")
     dataset_id = models.UUIDField()
     metadata = models.JSONField()
+    size = models.PositiveIntegerField("bytes", help_text="What keeping and indexing it costs.")
     revision = models.BigIntegerField()
     announced = models.DateTimeField("first announced")
 

@@ -30,8 +30,11 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 @dataclass(frozen=True)
 class Reply:
+    """`date`: when it was sent, by the clock of who sent it, as HTTP writes it."""
+
     status: int
     body: bytes
+    date: str = ""
 
 
 @cache
@@ -97,7 +100,7 @@ async def _call(method: str, url: httpx.URL, body: bytes, headers: Mapping[str, 
                     raise LimitExceededError(f"{url.host} answered with more than {cap} bytes.", limit=cap)
         finally:
             await response.aclose()
-        return Reply(response.status_code, bytes(content))
+        return Reply(response.status_code, bytes(content), response.headers.get("date", ""))
 
 
 async def call(

@@ -12,7 +12,9 @@ from apps.accounts.models import User
 from apps.core.clock import now as moment
 from apps.datasets.models import Dataset, Visibility
 from apps.permissions.models import Grant
-from apps.tags import index
+from apps.tags import index, summaries
+from apps.tags.index import Page, Visible
+from apps.tags.summaries import Facets, Suggestion
 
 
 def grants_held_by(user: User | UUID, *, now: datetime | None = None) -> QuerySet[Grant]:
@@ -48,9 +50,30 @@ def datasets_owned_by(user: User) -> QuerySet[Dataset]:
     return Dataset.objects.prefetch_related("versions").filter(ownership__owner=user)
 
 
-def search(user: User | None, terms: Sequence[str]) -> QuerySet[Dataset]:
-    """Visible datasets that match every term (see `tags.index`)."""
-    return datasets_visible_to(user).filter(pk__in=index.matching("dataset", terms))
+def search(user: User | None, terms: Sequence[str], *, limit: int, after: Dataset | None = None) -> Page[Dataset]:
+    """Visible datasets that match every term, newest first (see `tags.index`); the next page begins `after` one."""
+    before = None if after is None else index.number_of("dataset", after.pk)
+    visible = _visible(datasets_visible_to(user).prefetch_related("tags"))
+    return index.page("dataset", terms, visible, before=before, limit=limit)
+
+
+def facets(user: User | None, terms: Sequence[str]) -> Facets:
+    """How many of the newest visible datasets that match every term have which tags."""
+    return summaries.facets("dataset", terms, _keys(user))
+
+
+def suggest(user: User | None, prefix: str, *, limit: int) -> list[Suggestion]:
+    """Tags ("#...") or words that begin with `prefix`, of the newest visible datasets; most frequent first."""
+    return summaries.common("dataset", prefix, _keys(user), limit=limit)
+
+
+def _visible(datasets: QuerySet[Dataset]) -> Visible[Dataset]:
+    return lambda keys: {row.pk: row for row in datasets.filter(pk__in=keys).order_by()}
+
+
+def _keys(user: User | None) -> Visible[UUID]:
+    visible = datasets_visible_to(user).order_by()
+    return lambda keys: {key: key for key in visible.filter(pk__in=keys).values_list("pk", flat=True)}
 
 
 def grants_visible_to(user: User) -> QuerySet[Grant]:

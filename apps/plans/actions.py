@@ -58,8 +58,8 @@ def send(arrived: Arrived, *, allow_download: bool, by: User) -> Plan:
     try:
         with transaction.atomic():
             # Locked, so that two plans at once cannot both be the last that fits.
-            User.objects.select_for_update().get(pk=by.pk)
-            known = Plan.objects.select_for_update().defer("data").filter(name=graph.name).first()
+            User.objects.select_for_update(no_key=True).get(pk=by.pk)
+            known = Plan.objects.select_for_update(no_key=True).defer("data").filter(name=graph.name).first()
             if known is not None and known.owner_id != by.pk:
                 raise _taken(graph.name)
             _check_share(by, graph.name, len(data))
@@ -91,8 +91,8 @@ def delete(plan: Plan, *, by: User) -> None:
     """
     check_can_delete(by, plan)
     with transaction.atomic():
+        plan.delete()  # before the log is locked, in the order of `send`: the two cannot deadlock
         record(Verb.PLAN_DELETED, by=by, target=f"plan:{plan.name}", sha256=plan.sha256)
-        plan.delete()
 
 
 def _check_share(owner: User, name: str, nbytes: int) -> None:

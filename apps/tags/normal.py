@@ -62,8 +62,27 @@ def wanted(terms: Iterable[str]) -> list[str]:
     return sorted({f"t:{normal(word)[1:]}" if word.startswith("#") else f"w:{_stripped(fold(word))}" for word in words})
 
 
+def beginning(prefix: str) -> str:
+    """What the tokens begin with that a person may mean who has typed `prefix` so far: tags after a "#", else words.
+
+    Raises InvalidInputError for several words.
+    """
+    typed = fold(prefix.strip())
+    if len(typed.split()) > 1 or len(typed) > MAX_TAG:
+        raise InvalidInputError(f"A suggestion completes one word of at most {MAX_TAG} characters.", field="prefix")
+    return f"t:{typed[1:]}" if typed.startswith("#") else f"w:{typed}"
+
+
+def term(token: str) -> str:
+    """The search term that asks for a token."""
+    return f"#{token[2:]}" if token.startswith("t:") else token[2:]
+
+
 def _words(text: str) -> Iterator[str]:
     for word in fold(text).split():
+        if word.isalnum():  # most are, and have no other parts
+            yield word
+            continue
         if whole := _stripped(word):
             yield whole
         for is_part, characters in groupby(word, key=lambda c: _is_word(c) or c == "_"):
@@ -73,8 +92,12 @@ def _words(text: str) -> Iterator[str]:
 
 def _stripped(word: str) -> str:
     """Without the punctuation around it."""
-    inside = [i for i, c in enumerate(word) if unicodedata.category(c)[0] != "P"]
-    return word[inside[0] : inside[-1] + 1] if inside else ""
+    begin, end = 0, len(word)
+    while begin < end and unicodedata.category(word[begin])[0] == "P":
+        begin += 1
+    while begin < end and unicodedata.category(word[end - 1])[0] == "P":
+        end -= 1
+    return word[begin:end]
 
 
 def _is_word(character: str) -> bool:

@@ -7,10 +7,13 @@ import logging
 from itertools import count
 from typing import Protocol
 
+from django.conf import settings
+
 from apps.accounts.scopes import check_scope
 from apps.compute.messages import State
 from apps.compute.release import Caller, Released
 from apps.compute.sessions import Session
+from apps.core import metrics
 from apps.wire import asks
 from apps.wire.transfers import ACKNOWLEDGE_WITHIN, Outgoing, Uploads, on_disk, sha256_of
 from gridclient.wire import messages as m
@@ -92,6 +95,7 @@ class Answers:
         for _, task in list(self._tasks.values()):
             task.cancel()
 
+    @metrics.asked
     async def _answer(self, command: Ask, session: Session, uploads: Uploads) -> None:
         caller, reply = self._line.caller, self._line.reply
         try:
@@ -127,8 +131,14 @@ class Answers:
             await self._line.reply(m.Answer(ask, answer.kind, answer.header, answer.data))
             return
         transfer, nbytes = next(self._transfers), answer.header.nbytes
+        waiting = sum(each.nbytes for each in self._outgoing.values())
         outgoing = self._outgoing[transfer] = Outgoing(transfer, answer.path, nbytes)
         try:
+            if waiting and waiting + nbytes > settings.GRID_MAX_UPLOAD:
+                raise LimitExceededError(
+                    f"Long answers of {waiting} bytes are on their way; take them before you ask for more.",
+                    limit=settings.GRID_MAX_UPLOAD,
+                )
             digest = await on_disk(sha256_of, answer.path)
             announced = m.Answer(ask, answer.kind, answer.header, None, transfer, digest)
             outgoing.announced = await self._line.reply(announced)

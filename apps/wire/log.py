@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 logger = logging.getLogger("apps.wire")
 MOST = 64
@@ -16,13 +15,9 @@ def shown(client: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in client[:MOST])
 
 
-@contextmanager
-def session(key: str, *, user: str, client: str) -> Iterator[None]:
-    """Log a session around its life. `client` is the client's own word for itself."""
+def opened(key: str, *, user: str, client: str) -> Callable[[], None]:
+    """Log that a session opened; what is returned logs its end. `client` is the client's own word for itself."""
     word = shown(client)
     began = time.monotonic()
     logger.info("Session %s of %s opened with %s.", key[:8], user, word or "an unnamed client")
-    try:
-        yield
-    finally:
-        logger.info("Session %s of %s ended after %.0f s.", key[:8], user, time.monotonic() - began)
+    return lambda: logger.info("Session %s of %s ended after %.0f s.", key[:8], user, time.monotonic() - began)

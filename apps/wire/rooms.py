@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 from uuid import UUID
 
 from django.conf import settings
 
+from apps.core import metrics
+from apps.core.locks import place
 from gridclient.wire.errors import LimitExceededError
 
 MAX_STRANGERS = 512
 MAX_STRANGERS_OF_ADDRESS = 32
 
-Key = TypeVar("Key")
 _strangers: Counter[str] = Counter()
-_sessions: Counter[UUID] = Counter()
 
 
 def may_greet(address: str) -> bool:
@@ -28,38 +27,31 @@ def may_greet(address: str) -> bool:
 @contextmanager
 def greeting(address: str) -> Iterator[None]:
     """Count a socket until it has said hello."""
-    with _counted(_strangers, address):
+    _strangers[address] += 1
+    try:
         yield
+    finally:
+        _strangers[address] -= 1
+        if not _strangers[address]:
+            del _strangers[address]
 
 
-def account_is_full(user: UUID) -> bool:
-    """Whether the account has as many sessions as it may."""
-    return _sessions[user] >= settings.GRID_MAX_SESSIONS_OF_ACCOUNT
-
-
-def node_is_full() -> bool:
-    """Whether there are as many sessions here as there may be."""
-    return _sessions.total() >= settings.GRID_MAX_SESSIONS
+class NodeIsFullError(LimitExceededError):
+    """There are as many sessions here as there may be, whosever they are."""
 
 
 @contextmanager
 def session(user: UUID) -> Iterator[None]:
-    """Count a session. Raises LimitExceededError when the account, or the node, has as many as it may."""
-    if account_is_full(user):
-        own = settings.GRID_MAX_SESSIONS_OF_ACCOUNT
-        raise LimitExceededError(f"This account has {own} sessions here; close one first.", limit=own)
-    if node_is_full():
-        raise LimitExceededError("This node is full; try again later.", limit=settings.GRID_MAX_SESSIONS)
-    with _counted(_sessions, user):
-        yield
+    """Count a session. Raises LimitExceededError when the account has as many as it may, NodeIsFullError for the node.
 
-
-@contextmanager
-def _counted(counter: Counter[Key], key: Key) -> Iterator[None]:
-    counter[key] += 1
-    try:
-        yield
-    finally:
-        counter[key] -= 1
-        if not counter[key]:
-            del counter[key]
+    In all processes of the node together, unlike strangers, who cost only the process that they came to.
+    """
+    own, most = settings.GRID_MAX_SESSIONS_OF_ACCOUNT, settings.GRID_MAX_SESSIONS
+    with place(f"account-{user}", own) as free:
+        if not free:
+            raise LimitExceededError(f"This account has {own} sessions here; close one first.", limit=own)
+        with place("session", most) as free:
+            if not free:
+                raise NodeIsFullError("This node is full; try again later.", limit=most)
+            with metrics.SESSIONS.track_inprogress():
+                yield

@@ -10,13 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TypeVar
+from weakref import WeakSet
 
+from apps.core import metrics
 from gridclient.wire.errors import InvalidInputError, LimitExceededError, NotFoundError
 from gridclient.wire.frames import CHUNK_SIZE, CHUNKS_IN_FLIGHT, Frame, pack_chunk
 from gridclient.wire.messages import Upload
 
 T = TypeVar("T")
 MAX_OPEN_UPLOADS = 16
+REMEMBERED = 256
+"""Finished uploads that are acknowledged once more over another socket."""
 ACKNOWLEDGE_WITHIN = 60.0
 """Seconds for which an answer waits for its receiver."""
 # Hashing and disk would hold up the event loop: half a millisecond a chunk.
@@ -47,9 +51,11 @@ class Uploads:
         self.limit = limit
         self._open: dict[int, Incoming] = {}
         self._finished: dict[int, Path] = {}
+        self._arrived: dict[int, int] = {}
         self._used: set[int] = set()
         self._announced: dict[Path, Upload] = {}
         self._bytes = 0
+        _live.add(self)
 
     def begin(self, command: Upload) -> None:
         """Accept an announced upload, or raise LimitExceededError / InvalidInputError."""
@@ -71,7 +77,7 @@ class Uploads:
         """Take one chunk. Returns the offset to acknowledge, and the upload when it is complete and its digest fits."""
         incoming = self._open.get(frame.transfer)
         if incoming is None:
-            raise NotFoundError(f"No upload {frame.transfer} is open.")
+            raise _not_open(frame.transfer)
         try:
             if frame.offset != incoming.received or len(frame.body) > CHUNK_SIZE:
                 raise InvalidInputError(
@@ -81,16 +87,23 @@ class Uploads:
             if frame.offset + len(frame.body) > incoming.command.nbytes:
                 raise InvalidInputError(f"Transfer {frame.transfer} is longer than announced.")
             await on_disk(_write, incoming, frame.body)
+            if frame.transfer not in self._open:
+                raise _not_open(frame.transfer)
             if incoming.received < incoming.command.nbytes:
                 return incoming.received, None
             if incoming.digest.hexdigest() != incoming.command.sha256:
                 raise InvalidInputError(f"Transfer {frame.transfer} arrived damaged: its sha256 does not fit.")
         except BaseException:
+            if frame.transfer not in self._open:  # closed meanwhile, and the file with it
+                raise _not_open(frame.transfer) from None
             self._discard(frame.transfer)
             raise
         incoming.file.close()
         del self._open[frame.transfer]
         self._finished[frame.transfer] = incoming.path
+        self._arrived[frame.transfer] = incoming.received
+        if len(self._arrived) > REMEMBERED:
+            del self._arrived[next(iter(self._arrived))]
         return incoming.received, incoming
 
     def take(self, transfer: int) -> Path:
@@ -115,12 +128,23 @@ class Uploads:
         self.release(incoming.path)
 
     def received(self) -> list[tuple[int, int]]:
-        """Each open upload and how much of it is here: where it goes on over another socket."""
-        return [(transfer, incoming.received) for transfer, incoming in self._open.items()]
+        """Each upload and how much of it is here: where it goes on over another socket.
+
+        The last finished ones too: their acknowledgement may be what was lost.
+        """
+        return [*self._arrived.items(), *((transfer, incoming.received) for transfer, incoming in self._open.items())]
 
     def close(self) -> None:
+        """Remove what is here, except for files that were taken and are still in use."""
         for transfer in list(self._open):
             self._discard(transfer)
+        for transfer in list(self._finished):
+            self.release(self._finished.pop(transfer))
+
+
+_live: WeakSet[Uploads] = WeakSet()
+metrics.UPLOADS.set_function(lambda: sum(len(each._open) for each in _live))
+metrics.UPLOAD_BYTES.set_function(lambda: sum(each._bytes for each in _live))
 
 
 class Outgoing:
@@ -170,6 +194,10 @@ class Outgoing:
                     continue
                 self._sent += len(body)
                 yield pack_chunk(self.transfer, offset, body)
+
+
+def _not_open(transfer: int) -> NotFoundError:
+    return NotFoundError(f"No upload {transfer} is open.")
 
 
 def sha256_of(path: Path) -> str:

@@ -137,9 +137,10 @@ def test_no_number_makes_an_operation_so_slow_that_it_is_stopped(op: str, dtype:
 @pytest.mark.parametrize("op", [*STEADY, "aten::pow.Tensor_Scalar"])
 def test_numbers_that_kernels_do_not_see_have_the_same_results(op: str, dtype: torch.dtype) -> None:
     """A scientist gets what torch gives, but for denormals, which are 0."""
-    tiny = torch.finfo(dtype).tiny
+    tiny, largest = torch.finfo(dtype).tiny, torch.finfo(dtype).max
+    huge = [largest, largest / 2, largest / 3, largest / 4, -largest]
     ends = [f(bounds[dtype]) for bounds in (SMALL, NEGLIGIBLE, LOWEST, HIGHEST) for f in (float, lambda x: x * 1.01)]
-    values = torch.tensor([*SLOW, *ends, *(-x for x in ends), 0.8, -3.0, 1e6], dtype=torch.float64).to(dtype)
+    values = torch.tensor([*SLOW, *ends, *(-x for x in ends), 0.8, -3.0, 1e6, *huge], dtype=torch.float64).to(dtype)
     values = torch.where(values.abs() < tiny, values.sign() * 0.0, values)
     more = [0.5] if "pow" in op else []
     expected = _overload(op)(values, *more)
@@ -149,7 +150,8 @@ def test_numbers_that_kernels_do_not_see_have_the_same_results(op: str, dtype: t
     assert torch.equal(found.isnan(), expected.isnan())
     found, expected = found[~found.isnan()], expected[~expected.isnan()]
     assert torch.equal(found.signbit(), expected.signbit())
-    last_place = torch.finfo(dtype).eps if op == "aten::erfinv" else 0.0
+    # The kernels of these are not right in the last bit on every processor.
+    last_place = torch.finfo(dtype).eps if op in ("aten::erf", "aten::erfinv") else 0.0
     torch.testing.assert_close(found, expected, rtol=last_place, atol=0.0)
 
 

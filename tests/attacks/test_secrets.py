@@ -9,13 +9,11 @@ import http.cookiejar
 import json
 import random
 import re
-import sqlite3
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,14 +24,11 @@ from gridclient.wire import messages as m
 from gridclient.wire.errors import AuthenticationError, GridError
 from tests.attacks.conftest import Private
 from tests.attacks.ward import PASSWORD, ROLES, Ward
+from tests.factories import databases
 from tests.factories.raw import RawClient, rest, sign_in
 
 PAGES = 50
 PEOPLE = [*ROLES, "administrator"]
-
-
-def database(ward: Ward) -> Path:
-    return next(path for path in ward.folder.rglob("*.sqlite3"))
 
 
 def canaries(ward: Ward) -> dict[str, str]:
@@ -41,14 +36,11 @@ def canaries(ward: Ward) -> dict[str, str]:
     found = {f"token of {person}": token[13:] for person, token in ward.tokens.items()}
     found |= {f"password of {person}": PASSWORD.format(person) for person in ROLES}
     found["password of administrator"] = ward.server.password
-    connection = sqlite3.connect(f"file:{database(ward)}?mode=ro", uri=True)
-    try:
-        for (hashed,) in connection.execute("select password from accounts_user where password != ''"):
-            found[f"hash {hashed[-8:]}"] = hashed.rpartition("$")[2]
-        for (digest,) in connection.execute("select digest from accounts_accesstoken"):
-            found[f"digest {digest[:8]}"] = str(digest)
-    finally:
-        connection.close()
+    with databases.opened(ward.folder) as cursor:
+        cursor.execute("select password from accounts_user where password != ''")
+        found |= {f"hash {hashed[-8:]}": hashed.rpartition("$")[2] for (hashed,) in cursor.fetchall()}
+        cursor.execute("select digest from accounts_accesstoken")
+        found |= {f"digest {digest[:8]}": str(digest) for (digest,) in cursor.fetchall()}
     for path in (ward.folder / "keys").rglob("*"):
         if path.is_file() and "head" not in path.name:
             data = path.read_bytes()
@@ -106,6 +98,9 @@ def test_no_answer_of_the_interface_shows_a_secret(ward: Ward, births: Private, 
         *(f"users/attack-{person}/" for person in ROLES),
         "nodes/",
         "search/",
+        "search/facets/",
+        "search/suggest/?prefix=%23",
+        "search/suggest/?prefix=a",
         "nonsense/",
         "datasets/?q=%23attacked",
     ]
@@ -188,8 +183,7 @@ def test_no_log_holds_a_secret_or_a_value(ward: Ward, births: Private, busy: lis
 
 
 def test_the_database_keeps_digests_and_no_tokens_or_passwords(ward: Ward, births: Private) -> None:
-    files = [path for path in ward.folder.iterdir() if ".sqlite3" in path.name]
-    data = b"".join(path.read_bytes() for path in files)
+    data = databases.content(ward.folder)
     for person, token in ward.tokens.items():
         assert token[13:].encode() not in data, person
         assert person == "administrator" or PASSWORD.format(person).encode() not in data

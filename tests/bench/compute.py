@@ -125,7 +125,7 @@ class Nowhere:
 
     node_id = "nowhere"
 
-    def append(self, node: object) -> None:
+    def append(self, node: object, held: object = ()) -> None:
         pass
 
     def constant(self, digest: str, tensor: Tensor) -> None:

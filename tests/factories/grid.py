@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.factories import databases
+
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
 PATIENCE = 90.0
 
@@ -49,9 +51,11 @@ class LiveGrid:
 
 def start(folder: Path, *, nodes: str, port: int = 0) -> subprocess.Popen[bytes]:
     """`rungrid` in `folder`, as a user starts it: without any setting in the environment."""
+    databases.prepare(folder, ["network", *nodes.split(",")])
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GRID_", "DJANGO_"))}
     folder.mkdir(parents=True, exist_ok=True)
     arguments = ["--dir", str(folder), "--port", str(port), "--nodes", nodes, "--ready-file", str(folder / "ready")]
+    arguments += databases.options_of(folder)
     with (folder / "rungrid.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, str(MANAGE), "rungrid", *arguments], env=environment, stdout=log, stderr=log
@@ -69,11 +73,11 @@ def wait_until_ready(folder: Path, process: subprocess.Popen[bytes]) -> dict[str
     return ready
 
 
-def stop(process: subprocess.Popen[bytes]) -> int:
-    """SIGTERM, and its exit status. It must end within 10 seconds."""
+def stop(process: subprocess.Popen[bytes], *, seconds: float = 10) -> int:
+    """SIGTERM, and its exit status. It must end in time."""
     process.send_signal(signal.SIGTERM)
     try:
-        return process.wait(10)
+        return process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         raise

@@ -44,6 +44,11 @@ def running(pid: int) -> bool:
     return bool(_read(pid, "cmdline"))
 
 
+def children(pid: int) -> set[int]:
+    """The processes that `pid` started and that run."""
+    return {child for child in _all() if _parent(child) == pid and running(child)}
+
+
 def forkserver(leader: int) -> int:
     """The process that the workers of a web process are forked from."""
     (found,) = [pid for pid in group(leader) if _parent(pid) == leader]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,10 +25,12 @@ from gridclient.wire.messages import Column, PublishSpec
 WEIGHTS = np.array([[3.1, 50.0], [2.9, 48.5], [4.0, 52.0], [3.6, 51.0]])
 
 
-def publish(owner: User, name: str = "February births", **declared: Any) -> Dataset:
+def publish(
+    owner: User, name: str = "February births", *, tags: Sequence[str] = ("#births",), **declared: Any
+) -> Dataset:
     """A tensor of four rows and two columns, checked and written as an upload is."""
     columns = [Column("weight_kg", low=0.5, high=6.0), Column("length_cm", low=30.0, high=60.0)]
-    spec = PublishSpec(kind="tensor", name=name, description="Births.", tags=["#births"], columns=columns, **declared)
+    spec = PublishSpec(kind="tensor", name=name, description="Births.", tags=list(tags), columns=columns, **declared)
     with TemporaryDirectory() as folder:
         upload, out = Path(folder) / "upload", Path(folder) / "out"
         save_file({"values": WEIGHTS}, upload)

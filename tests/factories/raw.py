@@ -22,7 +22,13 @@ from gridclient.wire.frames import CHUNK, CHUNK_SIZE, MAX_FRAME, pack_batch, pac
 
 
 def rest(
-    method: str, url: str, body: Any = None, *, token: str = "", headers: dict[str, str] | None = None
+    method: str,
+    url: str,
+    body: Any = None,
+    *,
+    token: str = "",
+    headers: dict[str, str] | None = None,
+    timeout: float = 30.0,
 ) -> tuple[int, Any]:
     """One REST call: status and decoded JSON (None when there is no body). Never raises for a status."""
     data = None if body is None else json.dumps(body).encode()
@@ -31,7 +37,7 @@ def rest(
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
             status, text = response.status, response.read()
     except urllib.error.HTTPError as error:
         status, text = error.code, error.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ import pyarrow as pa
 from gridclient.wire import messages as m
 from gridsite.deployment import Deployment
 from gridsite.server import listen
-from tests.factories.grid import Server, stop
+from tests.factories import databases
+from tests.factories.grid import PATIENCE, Server, stop
 from tests.factories.raw import RawClient, rest, sign_in
 
 PASSWORD = "correct horse battery"
@@ -84,25 +86,39 @@ def publish_table(client: RawClient, table: pa.Table, columns: Sequence[m.Column
 @contextmanager
 def single_node(folder: Path, name: str = "vault", **settings: str) -> Iterator[Server]:
     """A node without a network in `folder / name`, its output in `server.log`; `settings` are its GRID_ variables."""
-    listener = listen("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    deployment = Deployment("node", name, folder / name, url, settings=settings)
-    deployment.folder.mkdir(parents=True)
-    account = {"username": "admin", "password": PASSWORD}
-    credentials = folder / "credentials.json"
-    credentials.write_text(json.dumps({name: account}))
-    with listener, (deployment.folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            deployment.command("--fd", str(listener.fileno()), "--credentials", str(credentials)),
+    databases.prepare(folder, [name])
+    with listen("127.0.0.1", 0) as listener:
+        own = databases.settings_of(folder / name) | settings
+        deployment = Deployment("node", name, folder / name, url_of(listener), settings=own)
+        process = start_process(deployment, listener)
+    try:
+        yield server_of(deployment, deployment.url)
+    finally:
+        stop(process)
+
+
+def url_of(listener: socket.socket) -> str:
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def start_process(deployment: Deployment, listener: socket.socket, *arguments: str) -> subprocess.Popen[bytes]:
+    """The process of a deployment whose first account is `admin`."""
+    deployment.folder.mkdir(parents=True, exist_ok=True)
+    credentials = deployment.folder.parent / "credentials.json"
+    credentials.write_text(json.dumps({deployment.name: {"username": "admin", "password": PASSWORD}}))
+    with (deployment.folder / "server.log").open("ab") as log:
+        return subprocess.Popen(
+            deployment.command("--fd", str(listener.fileno()), "--credentials", str(credentials), *arguments),
             env=deployment.environment(),
             pass_fds=[listener.fileno()],
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
-    try:
-        # The socket listens already: this call waits in line until the node is up.
-        assert rest("GET", f"{url}/api/identity/")[0] == 200
-        yield Server(name, url, **account)
-    finally:
-        stop(process)
+
+
+def server_of(deployment: Deployment, url: str) -> Server:
+    """A deployment at one of its addresses, as soon as it answers there."""
+    # The socket listens already: this call waits in line until the node is up.
+    assert rest("GET", f"{url}/api/identity/", timeout=PATIENCE)[0] == 200
+    return Server(deployment.name, url, "admin", PASSWORD)

@@ -21,8 +21,8 @@ from gridclient.wire import messages as m
 from gridclient.wire.errors import RequestDeniedError
 from gridsite.deployment import MANAGE, Deployment
 from gridsite.grid import SHORTEST_LIFE
+from tests.factories import databases, processes
 from tests.factories import grid as live
-from tests.factories import processes
 from tests.factories.grid import LiveGrid, Server
 from tests.factories.raw import rest
 from tests.factories.staff import Staff, publish_table
@@ -329,7 +329,9 @@ def test_no_process_outlives_its_grid(history: History, end: str) -> None:
 @pytest.mark.parametrize("name", ["network", NODE])
 def test_verify_audit_says_that_the_log_is_whole(history: History, name: str) -> None:
     role = "network" if name == "network" else "node"
-    environment = Deployment(role, name, history.folder / name, "http://127.0.0.1:8000").environment()
+    folder = history.folder / name
+    own = databases.settings_of(folder)
+    environment = Deployment(role, name, folder, "http://127.0.0.1:8000", settings=own).environment()
     ran = subprocess.run([sys.executable, str(MANAGE), "verify_audit"], env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert "is whole" in ran.stdout

@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from gridclient.node import Node
 from tests.factories.crew import Crew, crew_of
 from tests.factories.grid import LiveGrid
 from tests.sdk.training_node import TrainingNode
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As many threads here as a node's worker has: with another number sums are added in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -23,12 +22,9 @@ import torch
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from gridclient.program.graph import ASSET, CONSTANT, Dtype, Node, Ref
 from gridclient.program.operations import OPERATIONS_VERSION
 from gridclient.wire import messages as m
-from gridclient.wire.errors import GetNotPermittedError, GridError, InvalidInputError
-from gridclient.wire.frames import CHUNK, CHUNK_SIZE, CHUNKS_IN_FLIGHT, pack_batch, pack_chunk, unpack
-from tests.sdk.fake_values import as_bytes, as_tensor
+from tests.sdk.fake_session import FakeSession, Talk
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -54,6 +50,20 @@ class FakeNode:
         self.commands: list[Any] = []
         self.calls: list[tuple[str, str, Any, str]] = []
         self.sessions = 0
+        self.greetings = 0
+        """Sockets that were welcomed."""
+        self.kept: dict[str, FakeSession] = {}
+        """By the token that goes on with them."""
+        self.done: dict[str, Any] = {}
+        """Replies to asks that carry a key."""
+        self.plans: list[bytes] = []
+        self.wrong: list[str] = []
+        """What the client did against the protocol."""
+        self.turned_away: list[m.Goodbye] = []
+        """What the next hellos get instead of a welcome."""
+        self.happens: Callable[[str, Any], str | None] = lambda moment, what: None
+        """Called at each moment of a socket, see `fake_session`. Gives "cut", "forget" (cut, and the session is gone),
+        "lose" (the worker ends) or None."""
         self.unknown_route: tuple[int, Any] = (
             404,
             {"error": {"code": "not_found", "message": "There is no such thing."}},
@@ -157,6 +167,33 @@ class FakeNode:
         session.verify(bytes.fromhex(body["proof"]), b"gridsite/proof/1\n" + bytes.fromhex(body["challenge"]) + stated)
         return 200, self._signed_in(f"{body['assertion']['username']}@net")
 
+    def publish(self, command: m.Publish, uploads: dict[int, bytes]) -> dict[str, Any]:
+        """Keep what was uploaded as a dataset."""
+        self.published.append(command)
+        self.uploads |= uploads
+        raw, spec = self.uploads[command.values], command.spec
+        values = safetensors.torch.load(raw)["values"] if spec.kind == "tensor" else pa.ipc.open_stream(raw).read_all()
+        columns = [
+            {"name": c.name, "kind": c.kind, "low": c.low, "high": c.high, "categories": c.categories}
+            for c in spec.columns
+        ]
+        return self.add(spec.name or "unnamed", values, columns, description=spec.description, tags=spec.tags)
+
+    def keep(self, plan: bytes) -> dict[str, Any]:
+        """Keep an uploaded plan."""
+        self.plans.append(plan)
+        return {"name": f"plan-{len(self.plans)}", "nbytes": len(plan)}
+
+    def ask_for(self, command: m.Request, value: Any) -> str:
+        """Put a request with its answer into the queue."""
+        id = f"request-{len(self.requests) + 1}"
+        self.requests[id] = {
+            "id": id, "state": "submitted", "reason": command.reason, "requester": "bob", "words": "the sum",
+            "decision_reason": "", "updated": "2026-02-01T00:00:00Z", "answered_at": None, "failure": "",
+        }  # fmt: skip
+        self.values[id] = value
+        return id
+
     # --- ASGI ---------------------------------------------------------------------------------------------------
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -177,173 +214,6 @@ class FakeNode:
         headers = [(b"location", b"http://127.0.0.1:9/")] if 300 <= status < 400 else []
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": text})
-
-
-class Talk:
-    """One websocket session."""
-
-    def __init__(self, node: FakeNode, receive: Receive, send: Send) -> None:
-        self.node, self._receive, self._send = node, receive, send
-        self._ids, self._transfers = count(1), count(1)
-        self._values: dict[tuple[int, int], Any] = {}
-        self._failed: dict[int, tuple[GridError, str]] = {}
-        self._constants: dict[str, torch.Tensor] = {}
-        self._open: dict[int, tuple[m.Upload, bytearray]] = {}
-        self._sending: dict[int, bytes] = {}
-        self._last = 0
-
-    async def serve(self) -> None:
-        await self._receive()
-        await self._send({"type": "websocket.accept"})
-        while (message := await self._receive())["type"] == "websocket.receive":
-            frame = unpack(message["bytes"])
-            if frame.kind == CHUNK:
-                await self._chunk(frame.transfer, frame.offset, frame.body)
-                continue
-            batch = m.decode_client(frame.body)
-            assert batch.id > self._last
-            self._last = batch.id
-            for command in batch.commands:
-                self.node.commands.append(command)
-                if self.node.on_command is not None and (replies := self.node.on_command(command)) is not None:
-                    await self.reply(*replies)
-                    continue
-                if isinstance(command, m.Bye):
-                    return
-                try:
-                    await self._command(command)
-                except GridError as error:
-                    await self.reply(m.Refused(getattr(command, "ask", 0), error.code, error.message, error.details))
-
-    async def reply(self, *commands: Any) -> None:
-        if commands:
-            body = pack_batch(m.encode(m.NodeBatch(next(self._ids), list(commands))))
-            await self._send({"type": "websocket.send", "bytes": body})
-
-    async def _command(self, command: Any) -> None:
-        node = self.node
-        match command:
-            case m.Hello():
-                user = node.tokens.get(command.token)
-                if user is None:
-                    await self.reply(m.Goodbye("authentication", "This token is not known."))
-                    await self._send({"type": "websocket.close", "code": 4401})
-                    return
-                node.sessions += 1
-                await self.reply(
-                    m.Welcome("s", node.protocol, OPERATIONS_VERSION, node.id, node.id, user, ["compute.use"], {})
-                )
-            case m.Upload():
-                self._open[command.transfer] = command, bytearray()
-                await self.reply(m.Ack(command.transfer, 0))
-            case m.Constant():
-                self._constants[command.digest] = as_tensor(command.header, command.data)
-            case m.Run():
-                for program_node in command.nodes:
-                    self._run(program_node)
-            case m.Get():
-                await self._get(command)
-            case m.Request():
-                id = f"request-{len(node.requests) + 1}"
-                node.requests[id] = {
-                    "id": id, "state": "submitted", "reason": command.reason, "requester": "bob", "words": "the sum",
-                    "decision_reason": "", "updated": "2026-02-01T00:00:00Z", "answered_at": None, "failure": "",
-                    "value": self._values[command.value.node, command.value.output],
-                }  # fmt: skip
-                value = node.requests[id].pop("value")
-                node.values[id] = value
-                await self.reply(m.Submitted(command.ask, id))
-            case m.Fetch():
-                await self._deliver(command.ask, node.values[command.request])
-            case m.Publish():
-                node.published.append(command)
-                await self.reply(m.Published(command.ask, self._published(command)))
-            case m.Ack():
-                await self._pump(command.transfer, command.offset)
-
-    def _published(self, command: m.Publish) -> dict[str, Any]:
-        raw, spec = self.node.uploads[command.values], command.spec
-        values = safetensors.torch.load(raw)["values"] if spec.kind == "tensor" else pa.ipc.open_stream(raw).read_all()
-        columns = [
-            {"name": c.name, "kind": c.kind, "low": c.low, "high": c.high, "categories": c.categories}
-            for c in spec.columns
-        ]
-        return self.node.add(spec.name or "unnamed", values, columns, description=spec.description, tags=spec.tags)
-
-    def _run(self, node: Node) -> None:
-        values: dict[int, Any]
-        try:
-            if node.op == ASSET:
-                result = self.node.values[node.args[0]]
-                if node.args[2] == "mock":
-                    result = result.slice(0, 1) if isinstance(result, pa.Table) else result[:1] * 0
-            elif node.op == CONSTANT:
-                result = self._constants[node.args[0]]
-            elif node.op == "grid::column":
-                result = torch.tensor(self._arg(node.args[0]).column(node.args[1]).to_numpy().copy())
-            elif node.op == "grid::columns":
-                table = self._arg(node.args[0])
-                result = torch.stack([torch.tensor(table.column(name).to_numpy().copy()) for name in node.args[1]], 1)
-            elif node.op == "grid::count":
-                found = self._arg(node.args[0])
-                result = torch.tensor(found.num_rows if isinstance(found, pa.Table) else found.shape[0])
-            else:
-                packet, _, overload = node.op.removeprefix("aten::").partition(".")
-                call = getattr(getattr(torch.ops.aten, packet), overload or "default")
-                result = call(*map(self._arg, node.args), **{k: self._arg(v) for k, v in node.kwargs.items()})
-        except Exception as error:
-            self._failed[node.id] = InvalidInputError(f"{node.op} failed: {type(error).__name__}."), node.line
-            return
-        values = dict(enumerate(result)) if isinstance(result, tuple) else {0: result}
-        self._values.update({(node.id, output): value for output, value in values.items()})
-
-    def _arg(self, arg: Any) -> Any:
-        if isinstance(arg, Ref):
-            return self._values[arg.node, arg.output]
-        if isinstance(arg, Dtype):
-            return getattr(torch, arg.name)
-        if isinstance(arg, list):
-            return [self._arg(item) for item in arg]
-        return arg
-
-    async def _get(self, command: m.Get) -> None:
-        if command.value.node in self._failed:
-            error, line = self._failed[command.value.node]
-            await self.reply(m.Refused(command.ask, error.code, error.message, {}, line))
-            return
-        if not self.node.permitted:
-            raise GetNotPermittedError("Ask for it with .request(reason=...).", possible=["request"])
-        await self._deliver(command.ask, self._values[command.value.node, command.value.output])
-
-    async def _deliver(self, ask: int, value: Any) -> None:
-        kind, header, data = as_bytes(value)
-        if len(data) <= m.INLINE_LIMIT:
-            await self.reply(m.Answer(ask, kind, header, data))
-            return
-        transfer = next(self._transfers)
-        self._sending[transfer] = data
-        self._sent = 0
-        await self.reply(m.Answer(ask, kind, header, None, transfer, hashlib.sha256(data).hexdigest()))
-        await self._pump(transfer, 0)
-
-    async def _pump(self, transfer: int, acknowledged: int) -> None:
-        data = self._sending.get(transfer, b"")
-        while self._sent < len(data) and self._sent - acknowledged < CHUNKS_IN_FLIGHT * CHUNK_SIZE:
-            body = data[self._sent : self._sent + CHUNK_SIZE]
-            await self._send({"type": "websocket.send", "bytes": pack_chunk(transfer, self._sent, body)})
-            self._sent += len(body)
-
-    async def _chunk(self, transfer: int, offset: int, body: memoryview) -> None:
-        command, data = self._open[transfer]
-        assert offset == len(data)
-        data += body
-        if len(data) == command.nbytes:
-            assert hashlib.sha256(data).hexdigest() == command.sha256
-            self.node.uploads[transfer] = bytes(data)
-            if command.purpose == "constant":
-                assert command.header is not None
-                self._constants[command.name] = as_tensor(command.header, bytes(data))
-        await self.reply(m.Ack(transfer, len(data)))
 
 
 @contextmanager
@@ -367,6 +237,7 @@ def running(node: FakeNode) -> Iterator[FakeNode]:
         server.should_exit = True
         thread.join(10)
         listening.close()
+    assert not node.wrong, node.wrong
 
 
 def _me(user: str) -> dict[str, Any]:

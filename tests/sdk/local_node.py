@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,12 +44,11 @@ class LocalNode:
         self.assets[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
         return self.recorder.input_asset(name, 1, tensor.shape, tensor.dtype)
 
-    def append(self, node: Node) -> None:
+    def append(self, node: Node, held: Sequence[Ref] = ()) -> None:
         assert not self.program or node.id > max(self.program), "ids only grow"
         self.program[node.id] = node
 
     def constant(self, digest: str, tensor: torch.Tensor) -> None:
-        assert digest not in self.constants, "a constant is made known once"
         assert tensor.is_contiguous()
         self.constants[digest] = tensor
 

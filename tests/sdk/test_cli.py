@@ -150,6 +150,16 @@ def test_lists_are_for_people_and_for_programs(signed_in: Terminal, births: str)
     assert json.loads(signed_in.done("search", "#nothing-at-all", "--json")) == []
 
 
+def test_a_search_that_finds_too_much_says_what_to_add(signed_in: Terminal, owner: Node) -> None:
+    tag = f"#{fresh('terminal')}"
+    for number in range(2):
+        gridclient.private_tensor(torch.ones(4), bounds=(0, 2)).tag(tag).describe(f"Set {number}.").send(owner)
+    assert json.loads(signed_in.done("suggest", tag[:-1], "--json"))[0] == {"term": tag, "datasets": 2}
+    assert signed_in.done("suggest", tag).split() == ["term", "datasets", tag, "2"]
+    ended = signed_in("search", tag, "--limit", "1")
+    assert (ended.returncode, ended.stderr) == (0, f"1 of 2. Their tags: {tag} (2)\n") and "Set 1." in ended.stdout
+
+
 def test_a_guest_searches_the_network(terminal: Terminal, grid: LiveGrid, births: str) -> None:
     def looked() -> bool:
         found = json.loads(terminal.done("search", "#command", "--at", grid.network.url, "--json"))

@@ -182,7 +182,8 @@ def test_a_guest_s_token_never_goes_to_the_address_of_a_search(hospital: FakeNod
         assert impostor.calls == []
 
 
-def test_rest_keeps_to_its_host_and_to_the_tree_of_errors(hospital: FakeNode) -> None:
+def test_rest_keeps_to_its_host_and_to_the_tree_of_errors(hospital: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridclient.http.PATIENCE", 0.1)
     http = Http(hospital.url, "grd_12345678_bob")
     with pytest.raises(NotFoundError, match="no such thing"):
         http.get("nothing/")

@@ -37,14 +37,6 @@ def keras(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield keras
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def mlp(keras: Any, *more: Any) -> Any:
     """A network for 5 features and 3 classes, always with the same weights."""
     weights = keras.initializers.GlorotUniform

@@ -105,6 +105,31 @@ def test_search_groups_by_node_newest_first(owner: Node, company: Crew, guest: G
     assert found == {"hospital": [second, first], "company": [third]}
 
 
+def test_a_search_tells_of_more_and_how_to_narrow_it(owner: Node, scientist: Node, guest: GridNetwork) -> None:
+    word = fresh("many").replace("-", "")
+    made = [publish(owner, f"#{word}", f"#{word}-{'even' if number % 2 else 'odd'}") for number in range(3)]
+    assert eventually(lambda: sum(map(len, guest.search(word).values())) == 3)
+    few = guest.search(word, limit=2)
+    assert few.more and names(few) == {"hospital": [made[2], made[1]]} and "2 of more than 2" in repr(few)
+    assert not guest.search(word).more and not guest.search(word, limit=None).more
+    assert [each.name for each in guest.iter_datasets(word)] == made[::-1]
+    hidden = publish(owner, f"#{word}", f"#{word}-hidden", visibility="granted")
+    everybodys = {f"#{word}": 3, f"#{word}-odd": 2, f"#{word}-even": 1}
+    for place in (guest, scientist):
+        facets = place.facets(f"#{word}")
+        assert (facets.counted, facets.more, facets.total, facets.tags) == (3, False, "3", everybodys)
+        assert place.suggest(f"#{word.upper()}") == everybodys and place.suggest(f"#{word}-", limit=1) == {
+            f"#{word}-odd": 2
+        }
+        assert place.suggest(word[:-1])[word] == 3 and f"#{word}-odd" in repr(facets)
+    assert guest.facets(word).nodes == {"hospital": 3}
+    assert owner.suggest(f"#{word}-h") == {f"#{word}-hidden": 1} and owner.search(word)[0].dataset == hidden
+    assert owner.datasets(word, limit=1).more and not scientist.datasets(word, limit=3).more
+    for problem in (lambda: guest.suggest("two words"), lambda: scientist.facets("#")):
+        with pytest.raises(gridclient.InvalidInputError):
+            problem()
+
+
 def test_guest_computes_with_a_connection_of_hers(crew: Crew, owner: Node, scientist: Node, grid: LiveGrid) -> None:
     tag = f"#{fresh('guest')}"
     publish(owner, tag, allowed_users=[scientist.user])

@@ -27,7 +27,6 @@ from tests.factories.learners import LEARNERS, OPTIMIZERS, made
 from tests.sdk.local_node import assert_same
 from tests.sdk.training_node import TrainingNode, away, parts
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 Send = Callable[[Tensor], Tensor]
 
 

@@ -18,7 +18,6 @@ from tests.factories.learners import LEARNERS, OPTIMIZERS, made
 from tests.sdk.local_node import assert_same
 from tests.sdk.training_node import TrainingNode
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 NAME = "MLP"
 MLP = LEARNERS[NAME]
 

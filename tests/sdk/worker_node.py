@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class WorkerNode:
     def send(self, tensor: torch.Tensor) -> Pointer:
         return self.recorder.input_constant(tensor)
 
-    def append(self, node: Node) -> None:
+    def append(self, node: Node, held: Sequence[Ref] = ()) -> None:
         self._session.handle(Append([node]), 100)
 
     def constant(self, digest: str, tensor: torch.Tensor) -> None:

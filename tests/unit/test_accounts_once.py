@@ -24,8 +24,8 @@ from apps.audit.models import AuditEvent
 from apps.core.database import in_database
 from gridclient.wire.errors import ConflictError, GridError, InvalidInputError
 from gridsite import lifespan
+from tests.factories import databases
 from tests.factories.people import People, make_user
-from tests.factories.postgres import postgres
 
 T = TypeVar("T")
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -209,18 +209,12 @@ class Threads:
         return self.start(function).result(60)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None) -> Iterator[dict[str, Any]]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as settings_of_it:
-        yield settings_of_it
-
-
 @pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.django_db(transaction=True)), "postgres"])
 def threads(request: pytest.FixtureRequest, django_db_blocker: Any) -> Iterator[Threads]:
     with ThreadPoolExecutor(12) as pool, pytest.MonkeyPatch.context() as patch, django_db_blocker.unblock():
         found = Threads(pool)
         if request.param == "postgres":
-            patch.setitem(connections.databases, "default", request.getfixturevalue("server"))
+            patch.setitem(connections.databases, "default", databases.connection_to("once"))
             found.run(lambda: call_command("migrate", verbosity=0))
             # This module's tests share the server: each has its own people.
             found.run(lambda: User.objects.filter(username="administrator").update(username=f"was-{id(request)}"))

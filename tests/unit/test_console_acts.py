@@ -172,6 +172,7 @@ def test_the_list_can_be_asked_for_what_needs_me(at: Any, people: People, reques
     assert text(at("auditor").get("/admin/datarequests/datarequest/?turn=me")).count("data-row") == 0
 
 
+@pytest.mark.django_db(transaction=True)  # the audit log is whole once it was committed
 def test_home_shows_each_what_needs_them(at: Any, request_: DataRequest) -> None:
     for who in ("owner", "reviewer"):
         assert "scientist asks for one number" in text(at(who).get("/admin/"))

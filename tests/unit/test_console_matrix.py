@@ -154,7 +154,7 @@ def house(people: People) -> dict[str, str]:
     plan = plans.send(plans.Arrived(data, decode_plan(data)), allow_download=False, by=people.scientist)
     node = member("clinic", people.administrator)
     said = Announcement.objects.create(
-        node=node, dataset_id=ABSENT, metadata=metadata(), revision=1, announced=clock.now()
+        node=node, dataset_id=ABSENT, metadata=metadata(), size=1, revision=1, announced=clock.now()
     )
     Membership.objects.create(
         url="https://net.example", public_key=keys.public_key(), fingerprint="f" * 32, pinned=clock.now()

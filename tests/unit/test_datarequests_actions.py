@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import struct
 from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.apps import apps
 from django.db import IntegrityError, transaction
 
 from apps.accounts.actions import deactivate
@@ -314,17 +312,6 @@ def test_a_request_that_may_still_run_keeps_its_program(people: People, request_
     actions.mark_failed(request_, "It failed.")
     request_.refresh_from_db()
     assert bytes(request_.program) and request_.may_run
-
-
-def test_an_upgrade_empties_the_programs_that_will_not_run_again(people: People, births: Dataset) -> None:
-    over, waiting = submit(people.scientist, births), submit(people.scientist, births)
-    program = bytes(over.program)
-    actions.withdraw(over, by=people.scientist)
-    DataRequest.objects.update(program=program, held_bytes=len(program))
-    import_module("apps.datarequests.migrations.0004_empty_programs").empty(apps, None)
-    for row, kept in ((over, b""), (waiting, program)):
-        row.refresh_from_db()
-        assert (bytes(row.program), row.held_bytes) == (kept, len(kept))
 
 
 def test_what_may_run_is_the_same_for_one_request_and_in_the_database(people: People, births: Dataset) -> None:

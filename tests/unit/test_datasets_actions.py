@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.conf import settings
@@ -105,18 +106,22 @@ def test_a_clash_of_names_makes_another_dataset_never_a_version() -> None:
     assert {dataset.current.number for dataset in made} == {1}
 
 
+def found(term: str) -> set[UUID]:
+    return {match.key for batch in index.matching("dataset", [term]) for match in batch}
+
+
 def test_every_change_has_a_later_revision_and_is_found_at_once() -> None:
     births, visits = publish(), publish(PublishSpec(kind="tensor", name="visits"))
     assert 0 < births.revision < visits.revision
     changed = actions.describe(births, name="Deliveries", description="of the ward", visibility="granted")
     assert changed.revision > visits.revision == Revision.objects.get().last - 1
-    assert set(index.matching("dataset", ["ward"])) == {births.pk} == set(index.matching("dataset", ["deliveries"]))
+    assert found("ward") == found("deliveries") == {births.pk}
     version = actions.create_version(
         changed, spec=PublishSpec(kind="tensor", tags=["#new"]), ingested=ingested(), folder=staged()
     )
     renewed = Dataset.objects.get(pk=births.pk)
     assert renewed.revision > changed.revision and renewed.current == version and version.number == 2
-    assert renewed.description == "of the ward" and set(index.matching("dataset", ["#new"])) == {births.pk}
+    assert renewed.description == "of the ward" and found("#new") == {births.pk}
 
 
 def test_rows_of_another_version_never_pair() -> None:

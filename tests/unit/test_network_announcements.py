@@ -10,11 +10,12 @@ import msgspec
 import pytest
 from django.test import override_settings
 
-from apps.network import announcements, messages
+from apps.network import actions, announcements, messages
 from apps.network.models import Announcement, Node, State
-from apps.network.queries import found, search
+from apps.network.queries import facets, search, suggest
+from apps.tags import index, summaries
 from gridclient.wire.errors import AuthenticationError, InvalidInputError, LimitExceededError, NotFoundError
-from tests.factories.network import NOW, acting_as, member, metadata, push_of
+from tests.factories.network import NOW, acting_as, join_of, member, metadata, push_of
 from tests.factories.people import People
 
 pytestmark = pytest.mark.django_db
@@ -31,13 +32,14 @@ def send(node: Node, *datasets: dict[str, Any], seconds: float = 0, **push: Any)
 
 def slugs(*terms: str, seconds: float = 0, user: Any = None) -> list[str]:
     with override_settings(GRID_GUEST_SEARCH=True):
-        return [row.metadata["slug"] for row in search(user, terms, now=NOW + timedelta(seconds=seconds))]
+        rows = search(user, terms, limit=100, now=NOW + timedelta(seconds=seconds)).rows
+    return [row["dataset"]["slug"] for row in rows]
 
 
 def test_a_listed_dataset_is_found_with_its_place(hospital: Node, people: People) -> None:
     send(hospital, metadata())
-    row = search(people.scientist, ["#FEBRUARY", "kilogram"], now=NOW).get()
-    assert found(row) == {
+    (row,) = search(people.scientist, ["#FEBRUARY", "kilogram"], limit=5, now=NOW).rows
+    assert row == {
         "node": {"id": "hospital", "name": "Hospital", "url": hospital.url, "public_key": hospital.public_key},
         "dataset": metadata(),
     }
@@ -57,9 +59,9 @@ def test_newest_come_first(hospital: Node) -> None:
 
 def test_guests_search_only_where_the_network_allows_it(hospital: Node) -> None:
     with override_settings(GRID_GUEST_SEARCH=False), pytest.raises(AuthenticationError):
-        search(None, [])
+        search(None, [], limit=5)
     with override_settings(GRID_GUEST_SEARCH=True):
-        assert not search(None, []).exists()
+        assert search(None, [], limit=5) == index.Page([], None)
 
 
 def test_a_silent_node_disappears_and_comes_back_with_its_heartbeat(hospital: Node) -> None:
@@ -150,6 +152,94 @@ def test_unknown_fields_fall_away_and_texts_lose_their_tricks(hospital: Node) ->
 def test_metadata_of_one_dataset_is_capped(hospital: Node) -> None:
     columns = [{"name": f"{i:0200d}"} for i in range(1000)]
     assert "longer than" in send(hospital, metadata(columns=columns)).refused[0][1]
+
+
+def test_long_silent_members_leave_the_index_and_come_back_where_they_were(hospital: Node, people: People) -> None:
+    company = member("company", people.administrator)
+    send(hospital, metadata(1))
+    send(company, metadata(2), seconds=1)
+    send(company, base=1, revision=1, seconds=500)
+    assert Node.objects.get(pk="hospital").findable and suggest(people.scientist, "#feb", limit=5)[0].datasets == 2
+    send(company, base=1, revision=1, seconds=700)
+    assert not Node.objects.get(pk="hospital").findable
+    assert suggest(people.scientist, "#feb", limit=5) == [("#february", 1)] and slugs(seconds=700) == ["births-2"]
+    send(hospital, base=1, revision=1, seconds=710)
+    assert slugs("#february", seconds=711) == ["births-2", "births-1"]
+    assert suggest(people.scientist, "#feb", limit=5) == [("#february", 2)]
+
+
+def test_who_waits_again_or_is_removed_is_neither_found_nor_suggested(hospital: Node, people: People) -> None:
+    send(hospital, metadata())
+    wanted = join_of("hospital", "https://elsewhere.example")
+    actions.join(wanted, key=wanted.public_key, address="198.51.100.7", now=NOW)
+    assert slugs() == [] and suggest(people.scientist, "#feb", limit=5) == []
+    Node.objects.filter(pk="hospital").update(state=State.APPROVED, decided_at=NOW, decided_by=people.administrator)
+    send(hospital, base=1, revision=1)
+    assert slugs() == ["births-1"]
+    actions.remove(hospital, by=people.administrator, reason="left", now=NOW)
+    assert slugs() == [] and suggest(people.scientist, "#feb", limit=5) == []
+
+
+def test_facets_count_what_can_be_found_and_tell_where_they_stop(
+    hospital: Node, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company = member("company", people.administrator)
+    send(hospital, metadata(1), metadata(2, tags=["#february", "#Ward"]))
+    send(company, metadata(3, tags=["#ward"]))
+    counts = facets(people.scientist, ["births"], now=NOW)
+    assert (counts.counted, counts.more) == (3, False)
+    assert counts.tags == [("#february", 2), ("#ward", 2), ("#birth-records", 1)]
+    assert counts.groups == [("hospital", 2), ("company", 1)]
+    send(company, base=1, revision=1, seconds=60)
+    later = facets(people.scientist, [], now=NOW + timedelta(seconds=60))
+    assert (later.counted, later.tags, later.groups) == (1, [("#ward", 1)], [("company", 1)])
+    monkeypatch.setattr(summaries, "MOST_COUNTED", 2)
+    few = facets(people.scientist, [], now=NOW)
+    assert (few.counted, few.more, few.tags[0]) == (2, True, ("#ward", 2))
+    with override_settings(GRID_GUEST_SEARCH=False):
+        for ask in (lambda: facets(None, []), lambda: suggest(None, "#", limit=5)):
+            with pytest.raises(AuthenticationError):
+                ask()
+
+
+def test_a_page_is_filled_past_those_that_cannot_be_heard(hospital: Node, people: People) -> None:
+    company = member("company", people.administrator)
+    send(hospital, metadata(1))
+    send(company, *(metadata(number) for number in range(2, 40)))
+    send(hospital, base=1, revision=1, seconds=60)
+    page = search(people.scientist, [], limit=1, now=NOW + timedelta(seconds=60))
+    assert [row["dataset"]["slug"] for row in page.rows] == ["births-1"] and page.next is None
+    first = search(people.scientist, [], limit=30, now=NOW)
+    rest = search(people.scientist, [], limit=30, before=first.next, now=NOW)
+    found = [row["dataset"]["slug"] for row in first.rows + rest.rows]
+    assert found == [f"births-{number}" for number in range(39, 0, -1)] and rest.next is None
+
+
+def test_the_size_of_what_one_node_announces_is_capped(hospital: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(hospital, metadata(1))
+    size = Announcement.objects.get().size
+    assert size > 64 * 8  # its words count, too
+    monkeypatch.setattr(announcements, "MAX_SIZE", 2 * size + 100)
+    receipt = send(hospital, metadata(2), metadata(3), base=1, revision=2)
+    assert len(receipt.refused) == 1 and "bytes in all" in receipt.refused[0][1] and slugs() == ["births-2", "births-1"]
+    longer = metadata(1, description="word " * 100 + "x" * 200)
+    assert len(send(hospital, longer, base=2, revision=3).refused) == 1
+    assert send(hospital, metadata(1, description=""), base=3, revision=4).refused == []
+
+
+def test_a_member_that_announces_too_fast_is_heard_and_told_so(
+    hospital: Node, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcements, "SIZE_PER_MINUTE", 5_000)
+    company = member("company", people.administrator)
+    send(hospital, metadata(1))
+    with pytest.raises(LimitExceededError):
+        send(hospital, *(metadata(number) for number in range(2, 12)), base=1, revision=2, seconds=10)
+    with pytest.raises(LimitExceededError):
+        send(hospital, metadata(2), base=1, revision=2, seconds=11)
+    assert slugs(seconds=50) == ["births-1"]  # alive, and nothing was taken
+    assert send(company, metadata(3), seconds=12).refused == []  # nobody else pays for it
+    assert send(hospital, metadata(2), base=1, revision=2, seconds=61).in_step
 
 
 def test_datasets_of_one_node_are_capped(hospital: Node, monkeypatch: pytest.MonkeyPatch) -> None:

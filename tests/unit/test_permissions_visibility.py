@@ -19,7 +19,7 @@ from apps.permissions.policies import (
     rights_by_dataset,
     rights_on,
 )
-from apps.permissions.queries import datasets_owned_by, datasets_visible_to, grants_visible_to, search
+from apps.permissions.queries import datasets_owned_by, datasets_visible_to, facets, grants_visible_to, search, suggest
 from gridclient.wire.errors import NotFoundError, NotPermittedError, PublishNotPermittedError
 from tests.factories.people import People
 from tests.factories.queue import publish
@@ -42,6 +42,11 @@ def dana(db: None) -> User:
 
 def seen(user: User | None) -> set[str]:
     return set(datasets_visible_to(user).values_list("name", flat=True))
+
+
+def found(user: User | None, *terms: str) -> list[str]:
+    """What a search finds, newest first."""
+    return [each.name for each in search(user, terms, limit=10).rows]
 
 
 def test_each_person_sees_what_the_visibility_says(people: People, ward: dict[str, Dataset], dana: User) -> None:
@@ -134,10 +139,37 @@ def test_an_error_does_not_tell_a_forbidden_dataset_from_none(people: People, wa
 
 
 def test_search_finds_only_what_is_visible(people: People, ward: dict[str, Dataset], dana: User) -> None:
-    assert {each.name for each in search(people.owner, ["#BIRTHS"])} == {"listed", "accounts", "granted"}
-    assert {each.name for each in search(people.scientist, ["#births", "births"])} == {"listed", "accounts"}
-    assert not search(people.scientist, ["granted"]) and not search(None, ["#births"])
-    assert {each.name for each in search(dana, [])} == {"listed"}
+    assert found(people.owner, "#BIRTHS") == ["granted", "accounts", "listed"]
+    assert found(people.scientist, "#births", "births") == ["accounts", "listed"]
+    assert not found(people.scientist, "granted") and not found(None, "#births")
+    assert found(dana) == ["listed"]
+
+
+def test_counts_and_completions_are_as_if_hidden_datasets_were_not_there(people: People) -> None:
+    publish(people.owner, "open", visibility="listed", tags=["#births"])
+    before = told(people.scientist), told(people.stranger), told(None)
+    for number in range(30):
+        tags = ["#births", f"#bi-secret{number}", "#secret"]
+        publish(people.owner, f"secret {number}", visibility="granted", tags=tags)
+    assert (told(people.scientist), told(people.stranger), told(None)) == before
+    assert before[0] == ((1, False, [("#births", 1)]), [("#births", 1)], [])
+    counted, completed, words = told(people.owner)
+    assert counted[0] == 31 and len(completed) == 10 and completed[0] == ("#births", 31) and ("secret", 30) in words
+
+
+def told(user: User | None) -> tuple[object, ...]:
+    """All that search tells beside its hits."""
+    counts = facets(user, ["#births"])
+    return (counts.counted, counts.more, counts.tags), suggest(user, "#bi", limit=10), suggest(user, "se", limit=50)
+
+
+def test_pages_show_nothing_of_what_lies_between(people: People) -> None:
+    for number in range(12):
+        publish(people.owner, f"set {number}", visibility="granted" if number % 3 else "listed")
+    first = search(people.scientist, [], limit=3)
+    assert [each.name for each in first.rows] == ["set 9", "set 6", "set 3"] and first.next is not None
+    rest = search(people.scientist, [], limit=3, after=first.rows[-1])
+    assert [each.name for each in rest.rows] == ["set 0"] and rest.next is None
 
 
 def test_a_list_costs_the_same_however_long_it_is(

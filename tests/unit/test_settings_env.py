@@ -105,6 +105,18 @@ def test_database_option_without_effect_stops_the_start(query: str, word: str) -
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("raw", ["redis://:pw@redis:6379/2", "rediss://redis", "unix:///run/redis.sock?db=1"])
+def test_redis_is_reached_by_a_host_or_by_its_local_socket(raw: str) -> None:
+    assert Env({"X": raw}).redis("X", help="") == raw
+
+
+@pytest.mark.parametrize("raw", ["http://redis", "redis://", "unix://", "redis://:hunter2/x@redis:1"])
+def test_redis_address_of_another_kind_is_refused_without_repeating_it(raw: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match="X is not valid") as caught:
+        Env({"X": raw}).redis("X", help="")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_password_that_was_not_encoded_is_not_repeated_as_a_port() -> None:
     with pytest.raises(ImproperlyConfigured, match="percent-encoded") as caught:
         Env({"X": "postgres://grid:hunter2/x@db/grid"}).database("X", {}, help="")

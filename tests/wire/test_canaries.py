@@ -25,6 +25,7 @@ from gridclient.wire import messages as m
 from gridclient.wire.errors import GetNotPermittedError, GridError
 from gridclient.wire.frames import unpack
 from tests.factories import canaries as known
+from tests.factories import databases
 from tests.factories.canaries import PRIVATE, canaries
 from tests.factories.doors import Doors
 from tests.factories.processes import wait_until
@@ -35,6 +36,7 @@ from tests.wire.test_consumer import BAD_FRAMES
 ROLES = {"scientist": "scientist", "reader": "scientist", "adder": "scientist", "owner": "owner", "other": "owner",
          "reviewer": "reviewer", "auditor": "auditor", "bystander": "scientist"}  # fmt: skip
 PEOPLE = ("", "scientist", "other", "owner", "reviewer", "auditor", "admin")
+SCRAPER = "a-token-for-the-scraper-0123456789"
 OUTSIDERS = ("scientist", "other", "reviewer", "auditor", "admin")
 
 
@@ -77,7 +79,7 @@ class Vault:
 @pytest.fixture(scope="module")
 def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
     folder = tmp_path_factory.mktemp("vault")
-    with single_node(folder) as server:
+    with single_node(folder, GRID_METRICS_TOKEN=SCRAPER) as server:
         staff = Staff(server)
         for name, role in ROLES.items():
             staff.hire(name, role)
@@ -316,6 +318,9 @@ def test_no_route_tells_a_value(vault: Vault, name: str) -> None:
                 if (method, route) not in kept:
                     status, _ = doors.call(method, f"/api/{path}", body, **headers)
                     assert status != 500, (method, path)
+    for path in ("/healthz", "/readyz", "/metrics"):
+        for authorization in (headers.get("Authorization", ""), f"Bearer {SCRAPER}"):
+            doors.call("GET", path, Authorization=authorization)
     for query in ("datasets/?q=canary", "requests/?state=delivered", "audit/?limit=1000", "audit/?after=x"):
         doors.call("GET", f"/api/{query}", **headers)
     assert len(doors.heard) > 300
@@ -367,8 +372,10 @@ def test_no_value_is_kept_outside_the_vault(vault: Vault) -> None:
     kept = deployment / "storage" / "datasets"
     answer = deployment / "storage" / "requests" / vault.request / "answer"
     files = [path for path in deployment.rglob("*") if path.is_file()]
-    assert {"db.sqlite3", "db.sqlite3-wal", "server.log", "audit.head"} <= {path.name for path in files}
+    assert {"server.log", "audit.head"} <= {path.name for path in files}
     search = canaries()
+    database = databases.content(deployment)
+    assert b"canary whole" in database and not search.found(database)
     inside = [path for path in files if path.is_relative_to(kept) and search.found(path.read_bytes())]
     assert len(inside) == 3  # the search finds what is there
     assert search.found(answer.read_bytes())
@@ -380,3 +387,4 @@ def test_identifiers_of_people_are_kept_nowhere(vault: Vault) -> None:
     search = canaries(["identifier"])
     files = [path for path in vault.folder.rglob("*") if path.is_file()]
     assert not {path: found for path in files if (found := search.found(path.read_bytes()))}
+    assert not search.found(databases.content(vault.folder / "vault"))

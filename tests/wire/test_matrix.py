@@ -89,6 +89,8 @@ ROUTES: list[Row] = [
      "401 404 404 404 404 404 404"),
     ("announcements/", "POST", "announcements/", {}, "404 404 404 404 404 404 404"),
     ("search/", "GET", "search/?q=open", None, "404 404 404 404 404 404 404"),
+    ("search/facets/", "GET", "search/facets/?q=open", None, "401 200 200 200 200 200 200"),
+    ("search/suggest/", "GET", "search/suggest/?prefix=o", None, "401 200 200 200 200 200 200"),
     ("assertions/", "POST", "assertions/", {}, "401 404 404 404 404 404 404"),
     ("sign-out/", "POST", "sign-out/", {}, "401 204 204 204 204 204 204"),
     ("", "GET", "nothing/", None, "404 404 404 404 404 404 404"),

@@ -57,6 +57,8 @@ ROUTES: list[Row] = [
     ("announcements/", "POST", "announcements/", {}, "401 401 401 401 401 401 401"),
     # The grid of one machine lets guests search.
     ("search/", "GET", "search/?q=births", None, "200 200 200 200 200 200 200"),
+    ("search/facets/", "GET", "search/facets/?q=births", None, "200 200 200 200 200 200 200"),
+    ("search/suggest/", "GET", "search/suggest/?prefix=b", None, "200 200 200 200 200 200 200"),
     ("assertions/", "POST", "assertions/", ASSERTION, "401 200 200 200 200 200 200"),
     ("assertions/", "POST", "assertions/", ASSERTION | {"node": "never-was"}, "401 404 404 404 404 404 404"),
     ("assertions/", "POST", "assertions/", ASSERTION | {"node": "{pending}"}, "401 404 404 404 404 404 404"),

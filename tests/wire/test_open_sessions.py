@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from gridclient.wire.errors import (
 from gridclient.wire.frames import (
     pack_batch,
 )
-from tests.factories import processes
+from tests.factories import databases, processes
 from tests.factories.grid import LiveGrid
 from tests.factories.raw import RawClient, rest, sign_in
 from tests.factories.sockets import begin_download, goes_on, hello, last_words, open_socket, rest_of
@@ -107,27 +106,27 @@ def brief(staff: Staff, name: str) -> RawClient:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Staff, Path]]:
-    """A node of its own, and its database."""
+    """A node of its own, and its folder."""
     folder = tmp_path_factory.mktemp("alone")
     with single_node(folder) as server:
-        yield Staff(server), folder / server.name / "db.sqlite3"
+        yield Staff(server), folder / server.name
 
 
 @pytest.mark.parametrize(
     ("how", "change"),
     [
-        ("revoked", "UPDATE accounts_accesstoken SET revoked_at = created WHERE prefix = ?"),
-        ("expired", "UPDATE accounts_accesstoken SET created = '2020-01-01', expires = '2020-01-02' WHERE prefix = ?"),
+        ("revoked", "UPDATE accounts_accesstoken SET revoked_at = created WHERE prefix = %s"),
+        ("expired", "UPDATE accounts_accesstoken SET created = '2020-01-01', expires = '2020-01-02' WHERE prefix = %s"),
         (
             "deactivated",
-            "UPDATE accounts_user SET is_active = 0"
-            " WHERE id = (SELECT user_id FROM accounts_accesstoken WHERE prefix = ?)",
+            "UPDATE accounts_user SET is_active = false"
+            " WHERE id = (SELECT user_id FROM accounts_accesstoken WHERE prefix = %s)",
         ),
     ],
 )
 def test_what_another_process_ended_is_seen_at_the_next_use(alone: tuple[Staff, Path], how: str, change: str) -> None:
     """An operator's shell, or a second web process, cannot wake this one: each use looks at the token again."""
-    staff, database = alone
+    staff, folder = alone
     name = f"{how}-{next(names)}"
     token = staff.hire(name, "owner")
     with staff.client(name) as client:
@@ -135,8 +134,9 @@ def test_what_another_process_ended_is_seen_at_the_next_use(alone: tuple[Staff, 
         value, transfer = client.asset(dataset), client.upload(bytes(8), "values")
         assert client.get(value).shape == (12, 1)
         request = client.request(value)
-        with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
-            assert connection.execute(change, [token.split("_")[1]]).rowcount == 1
+        with databases.opened(folder) as cursor:
+            cursor.execute(change, [token.split("_")[1]])
+            assert cursor.rowcount == 1
         spec = m.PublishSpec(kind="tensor", name=next(names))
         part = Node(70, ASSET, [dataset["id"], dataset["version"], "mock"])
         uses: dict[str, list[Any]] = {

@@ -103,6 +103,14 @@ def test_an_upload_goes_on_where_it_was_cut(staff: Staff, scientist: str, arrive
         assert (client.get(client.node(CONSTANT, digest)) == values).all()
 
 
+def test_an_upload_whose_last_acknowledgement_was_lost_is_acknowledged_again(staff: Staff, owner: str) -> None:
+    with staff.client(owner) as client:
+        transfer = client.upload(bytes(CHUNK_SIZE + 1), "values")
+        client.lose()
+        client.come_back()
+        assert client.receive() == m.Ack(transfer, CHUNK_SIZE + 1)
+
+
 @pytest.mark.parametrize("arrived", [0, 5, 8])
 def test_a_download_goes_on_where_it_was_cut(staff: Staff, scientist: str, arrived: int) -> None:
     values = np.random.default_rng(arrived).random(BIG // 8)

@@ -13,8 +13,10 @@ import pyarrow as pa
 import torch
 
 from apps.compute import mapped
-from apps.compute.programs import MAX_LINE, Entry, Program
-from apps.compute.targets import DTYPES, TARGETS, bind, called
+from apps.compute.branchless import choose
+from apps.compute.entries import Entry
+from apps.compute.programs import MAX_LINE, Program
+from apps.compute.targets import DTYPES, TARGETS, called
 from gridclient.program.graph import ASSET, CONSTANT, Ref
 from gridclient.wire.errors import GridError, InternalError
 
@@ -75,12 +77,12 @@ class TorchReader:
                 raise
             except Exception:  # whatever it was, its text may depend on values
                 raise InternalError(
-                    f"{entry.node.op} could not be computed.",
-                    operation=entry.node.op,
+                    f"{entry.op} could not be computed.",
+                    operation=entry.op,
                     line=entry.node.line[:MAX_LINE],
                 ) from None
             if not _as_judged(entry, running[number]):
-                raise InternalError(f"{entry.node.op} gave another shape than was judged.", operation=entry.node.op)
+                raise InternalError(f"{entry.op} gave another shape than was judged.", operation=entry.op)
             if entry.held or entry.waiting:
                 self._store(number, entry, running[number])
             self._free(self._program.settle(number))
@@ -99,7 +101,7 @@ class TorchReader:
         except GridError:
             raise
         except Exception:  # as in `value`
-            raise InternalError(f"{entry.node.op} could not be computed.", operation=entry.node.op) from None
+            raise InternalError(f"{entry.op} could not be computed.", operation=entry.op) from None
 
     def _free(self, numbers: list[int]) -> None:
         for number in numbers:
@@ -117,19 +119,18 @@ class TorchReader:
             self.nbytes -= self._program.entries[oldest].nbytes
 
     def _step(self, entry: Entry, running: dict[int, tuple[Computed, ...]]) -> tuple[Computed, ...]:
-        node = entry.node
-        if node.op == ASSET:
-            spec, part = self._program.judge.asset(node)
+        if entry.op == ASSET:
+            spec, part = self._program.judge.asset(entry.node)
             read: Callable[..., Any] = mapped.table if spec.kind == "table" else mapped.tensor
             return (read(spec, part),)
-        if node.op == CONSTANT:
+        if entry.op == CONSTANT:
             return (self.constant(entry),)
-        target = TARGETS[node.op]
-        bound = bind(target, node)
-        if node.op in ("grid::column", "grid::columns"):
+        target = TARGETS[entry.op]
+        bound = entry.bound()
+        if entry.op in ("grid::column", "grid::columns"):
             spec, part = self._program.judge.asset(self._program.entries[bound["self"].node].node)
             return (mapped.columns(spec, part, bound["names"]),)
-        if node.op == "grid::count":
+        if entry.op == "grid::count":
             return (self._count(entry, bound["self"]),)
 
         def value(given: Any) -> Any:
@@ -141,7 +142,7 @@ class TorchReader:
             return tuple(called(target, bound, value))
         left = self._left(entry.presence, value(bound["self"]))
         (reduced,) = called(target, bound, lambda given: left if isinstance(given, Ref) else given)
-        if node.op in ("aten::mean", "aten::mean.dim"):
+        if entry.op in ("aten::mean", "aten::mean.dim"):
             records = self._records(entry.presence[1])
             # The total form of a mean over no record at all is NaN.
             reduced = reduced * (records.numel() / records.sum().to(torch.float64)).to(reduced.dtype)
@@ -172,12 +173,12 @@ class TorchReader:
         shape = [1] * given.dim()
         shape[axis] = records.numel()
         # Chosen, not multiplied: 0 × infinity is not 0.
-        return torch.where(records.reshape(shape), given, torch.zeros((), dtype=given.dtype))
+        return choose(records.reshape(shape), given, torch.zeros((), dtype=given.dtype))
 
 
 def _as_judged(entry: Entry, computed: tuple[Computed, ...]) -> bool:
     """Whether values are what the label and the limits were decided for. Shapes never depend on values."""
-    return all(
-        fact.table is not None or (value.shape == fact.shape and value.dtype == DTYPES[fact.dtype])
-        for fact, value in zip(entry.facts, computed, strict=True)
-    )
+    for fact, value in zip(entry.facts, computed, strict=True):
+        if fact.table is None and (value.shape != fact.shape or value.dtype != DTYPES[fact.dtype]):
+            return False
+    return True

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
-Number: TypeAlias = torch.Tensor | float
-"""A tensor, or a number in its place."""
+from apps.compute.branchless import Number, choose
+
 HARMLESS = 0.75
 DEEPEST = {torch.float32: 2.0**64, torch.float64: 2.0**100}
 
@@ -33,12 +33,12 @@ def _quotient(overload: Callable[..., Any], self: Any, other: Any, *, left: bool
     # The processor traps where the lowest number is divided by -1.
     zero, minus = divisor == 0, (divisor == -1) if found.is_signed else torch.zeros_like(divisor, dtype=torch.bool)
     if given is other:
-        made = overload(self, torch.where(zero | minus, 1, other))
+        made = overload(self, choose(zero | minus, 1, other))
     else:
         made = overload(self, 1 if zero or minus else other)
     if not left and found.is_signed:
-        made = torch.where(minus, -made, made)
-    return torch.where(zero, torch.zeros((), dtype=made.dtype, device=made.device), made)
+        made = choose(minus, -made, made)
+    return choose(zero, torch.zeros((), dtype=made.dtype, device=made.device), made)
 
 
 def floor_divide(self: Number, other: Number) -> Any:
@@ -75,7 +75,7 @@ def _split(self: Any, other: Any) -> tuple[Any, Any, Any, torch.Tensor] | None:
         return None
     a, b = a * 1.0, b * 1.0  # denormals become 0
     ordinary = (b != 0) & torch.isfinite(a) & torch.isfinite(b) & (a.abs() / DEEPEST[dtype] < b.abs())
-    return a, b, ordinary, torch.where(ordinary, b, HARMLESS)
+    return a, b, ordinary, choose(ordinary, b, HARMLESS)
 
 
 def _device(*given: Any) -> torch.device:
@@ -87,11 +87,9 @@ def _floored(self: Any, other: Any) -> Any:
     if found is None:
         return torch.ops.aten.floor_divide(self, other)
     a, b, ordinary, safe = found
-    made = torch.ops.aten.floor_divide(torch.where(ordinary, a, HARMLESS), safe)
-    whole = torch.where(
-        torch.isinf(b) & torch.isfinite(a), torch.where((a != 0) & ((a < 0) != (b < 0)), -1.0, a / b), a / b
-    )
-    return torch.where(ordinary, made, torch.where(torch.isfinite(a) | (b == 0), whole, torch.nan))
+    made = torch.ops.aten.floor_divide(choose(ordinary, a, HARMLESS), safe)
+    whole = choose(torch.isinf(b) & torch.isfinite(a), choose((a != 0) & ((a < 0) != (b < 0)), -1.0, a / b), a / b)
+    return choose(ordinary, made, choose(torch.isfinite(a) | (b == 0), whole, torch.nan))
 
 
 def _left(overload: Callable[..., Any], *, signed: bool) -> Callable[..., Any]:
@@ -100,12 +98,12 @@ def _left(overload: Callable[..., Any], *, signed: bool) -> Callable[..., Any]:
         if found is None:
             return overload(self, other)
         a, b, ordinary, safe = found
-        made = overload(torch.where(ordinary, a, HARMLESS), safe)
-        others = torch.where(torch.isinf(b), a, a * 0)
+        made = overload(choose(ordinary, a, HARMLESS), safe)
+        others = choose(torch.isinf(b), a, a * 0)
         if signed:
-            others = torch.where(torch.isinf(b) & (a != 0) & ((a < 0) != (b < 0)), b, others)
+            others = choose(torch.isinf(b) & (a != 0) & ((a < 0) != (b < 0)), b, others)
         known = torch.isfinite(a) & (b != 0) & ~torch.isnan(b)
-        return torch.where(ordinary, made, torch.where(known, others, torch.nan))
+        return choose(ordinary, made, choose(known, others, torch.nan))
 
     return left
 
@@ -115,7 +113,7 @@ def polygamma(n: int, self: torch.Tensor) -> torch.Tensor:
     if n < 2:
         return torch.ops.aten.polygamma.default(n, self)
     low = self < -16
-    return torch.where(low, torch.nan, torch.ops.aten.polygamma.default(n, torch.where(low, 1, self)))
+    return choose(low, torch.nan, torch.ops.aten.polygamma.default(n, choose(low, 1, self)))
 
 
 def mvlgamma(self: torch.Tensor, p: int) -> torch.Tensor:
@@ -127,8 +125,8 @@ def mvlgamma(self: torch.Tensor, p: int) -> torch.Tensor:
 
 def _incomplete(overload: Callable[..., Any], self: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     missing = torch.isnan(self) | torch.isnan(other)
-    made: torch.Tensor = overload(torch.where(missing, 1, self), torch.where(missing, 1, other))
-    return torch.where(missing, torch.nan, made)
+    made: torch.Tensor = overload(choose(missing, 1, self), choose(missing, 1, other))
+    return choose(missing, torch.nan, made)
 
 
 TOTAL: dict[str, Callable[..., Any]] = {

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from apps.compute.branchless import choose
+
 _POSITIONS = (torch.int64, torch.int32)
 
 
@@ -21,7 +23,7 @@ def index_select(self: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Ten
         shape = list(self.shape)
         shape[dim] = index.numel()
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
-    chosen = torch.ops.aten.index_select.default(self, dim, torch.where(inside, index, 0))
+    chosen = torch.ops.aten.index_select.default(self, dim, choose(inside, index, 0))
     if self.dim():
         shape = [1] * self.dim()
         shape[dim] = index.numel()
@@ -72,7 +74,7 @@ def index_put(
         return self.clone()
     first, index = next((axis, index) for axis, index in enumerate(safe) if index is not None)
     extent = self.shape[first]
-    safe[first] = torch.where(inside, index, extent)
+    safe[first] = choose(inside, index, extent)
     made = torch.ops.aten.index_put.default(_resized(self, first, extent + 1), safe, values, accumulate)
     return made.narrow(first, 0, extent).contiguous()
 
@@ -82,7 +84,7 @@ def put(self: torch.Tensor, index: torch.Tensor, source: torch.Tensor, accumulat
     _check_positions(index)
     inside, safe = _inside(index, self.numel(), wrap=True)
     flat = _resized(self.reshape(-1), 0, self.numel() + 1)
-    made = torch.ops.aten.put.default(flat, torch.where(inside, safe, self.numel()), source, accumulate)
+    made = torch.ops.aten.put.default(flat, choose(inside, safe, self.numel()), source, accumulate)
     return made.narrow(0, 0, self.numel()).reshape(self.shape)
 
 
@@ -96,7 +98,7 @@ def along(
         return along(overload, self.reshape(1), dim, _vector(index), *rest, **options).reshape(())
     extent = self.shape[dim]
     inside, safe = _inside(index, extent, wrap=overload in _WRAPPING)
-    made = overload(_resized(self, dim, extent + 1), dim, torch.where(inside, safe, extent), *given, **options)
+    made = overload(_resized(self, dim, extent + 1), dim, choose(inside, safe, extent), *given, **options)
     return made.narrow(dim, 0, extent).contiguous()
 
 
@@ -149,9 +151,9 @@ def _check_positions(index: torch.Tensor) -> None:
 def _inside(index: torch.Tensor, extent: int, *, wrap: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Which positions exist, and the positions with 0 for the others."""
     if wrap:
-        index = torch.where(index < 0, index + extent, index)
+        index = choose(index < 0, index + extent, index)
     inside = (index >= 0) & (index < extent)
-    return inside, torch.where(inside, index, 0)
+    return inside, choose(inside, index, 0)
 
 
 def _all_inside(
@@ -175,7 +177,7 @@ def _all_inside(
 
 
 def _kept(inside: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    return torch.where(inside, value, torch.zeros((), dtype=value.dtype, device=value.device))
+    return choose(inside, value, torch.zeros((), dtype=value.dtype, device=value.device))
 
 
 def _resized(self: torch.Tensor, dim: int, extent: int) -> torch.Tensor:
@@ -194,9 +196,24 @@ _WRAPPING = {_ALONG["aten::index_fill.int_Scalar"], _ALONG["aten::index_fill.int
 """These count negative positions from the end."""
 
 
+def where(condition: torch.Tensor, self: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """In a time that does not tell how often the condition holds."""
+    return choose(condition, self, other)
+
+
 def masked_fill(self: torch.Tensor, mask: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """A value that the dtype does not hold is cast to it; the kernel would raise."""
-    return torch.ops.aten.masked_fill.Tensor(self, mask, value.to(self.dtype))
+    if self.is_meta:
+        return torch.ops.aten.masked_fill.Tensor(self, mask, value.to(self.dtype))
+    return choose(mask, value.to(self.dtype), self)
+
+
+def masked_fill_number(self: torch.Tensor, mask: torch.Tensor, value: float) -> torch.Tensor:
+    """In a time that does not tell how much is masked."""
+    if self.is_meta:
+        return torch.ops.aten.masked_fill.Scalar(self, mask, value)
+    one = torch.ops.aten.masked_fill.Scalar(self.new_zeros(()), torch.ones((), dtype=torch.bool), value)
+    return choose(mask, one, self)
 
 
 def index_fill(self: torch.Tensor, dim: int, index: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -217,4 +234,6 @@ TOTAL: dict[str, Callable[..., Any]] = {
     **{name: partial(along, overload) for name, overload in _ALONG.items()},
     "aten::index_fill.int_Tensor": index_fill,
     "aten::masked_fill.Tensor": masked_fill,
+    "aten::masked_fill.Scalar": masked_fill_number,
+    "aten::where.self": where,
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from apps.compute.branchless import choose
 from apps.compute.steady import steadied
 from apps.compute.totals.checks import Guarded, fitted, floats, of_loss, overload, positions, reduction, shaped, wide
 
@@ -100,10 +101,8 @@ def binary_cross_entropy(
     """Total form: NaN for a probability outside [0, 1]."""
     inside = (self >= 0) & (self <= 1) & (target >= 0) & (target <= 1)
     half = torch.full((), 0.5, dtype=self.dtype, device=self.device)
-    made = aten.binary_cross_entropy.default(
-        torch.where(inside, self, half), torch.where(inside, target, half), weight, NONE
-    )
-    made = torch.where(inside, made, torch.full((), torch.nan, dtype=self.dtype, device=self.device))
+    made = aten.binary_cross_entropy.default(choose(inside, self, half), choose(inside, target, half), weight, NONE)
+    made = choose(inside, made, torch.full((), torch.nan, dtype=self.dtype, device=self.device))
     return made if how == NONE else made.mean() if how == MEAN else made.sum()
 
 
@@ -148,7 +147,7 @@ def _classes_backward(
 def _existing(self: torch.Tensor, target: torch.Tensor, ignore_index: int) -> torch.Tensor:
     """Targets, with `ignore_index` for those that are no class."""
     classes = self.shape[0 if self.dim() == 1 else 1]
-    return torch.where((target >= 0) & (target < classes), target, ignore_index)
+    return choose((target >= 0) & (target < classes), target, ignore_index)
 
 
 def _nll(call: Any, self: torch.Tensor, target: torch.Tensor, weight: Maybe, how: int, ignore_index: int) -> Any:
@@ -196,7 +195,7 @@ def _known(self: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torc
     limits = torch.finfo(self.dtype)
     lost = torch.full((self.shape[1],), limits.min, dtype=self.dtype)
     lost[0] = limits.max
-    return torch.where(inside.unsqueeze(1), self, lost), torch.where(inside, target, 0)
+    return choose(inside.unsqueeze(1), self, lost), choose(inside, target, 0)
 
 
 def multi_margin_loss(

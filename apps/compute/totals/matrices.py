@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from apps.compute.branchless import choose
+
 Overload = Callable[..., Any]
 
 
@@ -42,7 +44,7 @@ def solve_ex(A: torch.Tensor, B: torch.Tensor, *, left: bool = True, check_error
     bad = bad | (info != 0)
     vector = B.dim() == 1 or (A.dim() - 1 == B.dim() and B.shape == A.shape[:-1])
     failed = bad.reshape([*bad.shape, *[1] * (1 if vector else 2)])
-    return torch.where(failed, torch.nan, result), _blanked(factors, bad), pivots, info
+    return choose(failed, torch.nan, result), _blanked(factors, bad), pivots, info
 
 
 def lu_factor_ex(A: torch.Tensor, *, pivot: bool = True, check_errors: bool = False) -> Any:
@@ -89,7 +91,7 @@ def _cleaned(matrix: torch.Tensor, bad: torch.Tensor) -> torch.Tensor:
     """The matrices with unit ones in place of the bad. They lie in memory as before: factors depend on that."""
     unit = torch.eye(*matrix.shape[-2:], dtype=matrix.dtype, device=matrix.device)
     clean = matrix.clone()
-    return clean.copy_(torch.where(bad[..., None, None], unit, matrix))
+    return clean.copy_(choose(bad[..., None, None], unit, matrix))
 
 
 def _blanked(output: torch.Tensor, bad: torch.Tensor) -> torch.Tensor:

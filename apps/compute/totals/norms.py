@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from apps.compute.branchless import choose
 from apps.compute.totals.checks import Guarded, alike, floats, masked, positions, shaped, wide
 
 aten = torch.ops.aten
@@ -251,8 +252,8 @@ def embedding(weight: torch.Tensor, indices: torch.Tensor, *rest: Any) -> torch.
     if not rows:
         return weight.new_zeros((*indices.shape, width))
     inside = (indices >= 0) & (indices < rows)
-    found = aten.embedding.default(weight, torch.where(inside, indices, 0))
-    return torch.where(inside.unsqueeze(-1), found, torch.zeros((), dtype=weight.dtype, device=weight.device))
+    found = aten.embedding.default(weight, choose(inside, indices, 0))
+    return choose(inside.unsqueeze(-1), found, torch.zeros((), dtype=weight.dtype, device=weight.device))
 
 
 def _embedding(weight: torch.Tensor, indices: torch.Tensor, *rest: Any) -> None:
@@ -264,10 +265,13 @@ def _embedding(weight: torch.Tensor, indices: torch.Tensor, *rest: Any) -> None:
 def embedding_dense_backward(
     grad_output: torch.Tensor, indices: torch.Tensor, num_weights: int, padding_idx: int, scale_grad_by_freq: bool
 ) -> torch.Tensor:
-    """Total form: what belongs to a position that does not exist is added nowhere."""
-    inside = (indices >= 0) & (indices < num_weights)
+    """Total form: what belongs to a position that does not exist is added nowhere.
+
+    Nor is what belongs to padding, but the kernel would be faster for that: it gets a row of its own.
+    """
+    inside = (indices >= 0) & (indices < num_weights) & (indices != padding_idx)
     made = aten.embedding_dense_backward.default(
-        grad_output, torch.where(inside, indices, num_weights), num_weights + 1, padding_idx, scale_grad_by_freq
+        grad_output, choose(inside, indices, num_weights), num_weights + 1, -1, scale_grad_by_freq
     )
     return made[:num_weights]
 

@@ -7,6 +7,12 @@ from typing import Any
 
 import torch
 
+from apps.compute.branchless import choose
+from apps.compute.steady import steadied
+
+_exp = steadied("aten::exp", torch.ops.aten.exp.default)
+_log = steadied("aten::log", torch.ops.aten.log.default)
+
 
 def nansum(
     self: torch.Tensor, dim: list[int] | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
@@ -38,8 +44,28 @@ def kthvalue(self: torch.Tensor, k: int, dim: int = -1, keepdim: bool = False) -
     return tuple(each.unsqueeze(dim) for each in found) if keepdim else found
 
 
+def logsumexp(self: torch.Tensor, dim: list[int], keepdim: bool = False) -> torch.Tensor:
+    """As torch computes it, in a time that does not tell how far the numbers are apart."""
+    if self.is_meta or not self.numel():
+        return torch.ops.aten.logsumexp.default(self, dim, keepdim)
+    if not self.is_floating_point():
+        self = self.to(torch.get_default_dtype())
+    largest = torch.amax(self, dim, keepdim=True)
+    largest = choose(largest.isinf(), 0.0, largest)
+    made: torch.Tensor = _log(_exp(self - largest).sum(dim, keepdim=True)) + largest
+    return made if keepdim else made.squeeze(dim)
+
+
+def count_nonzero(self: torch.Tensor, dim: int | list[int] | None = None) -> torch.Tensor:
+    """In a time that does not tell how many there are."""
+    return (self != 0).sum() if dim is None else (self != 0).sum(dim)
+
+
 TOTAL: dict[str, Callable[..., Any]] = {
     "aten::nansum": nansum,
     "aten::_cdist_backward": cdist_backward,
     "aten::kthvalue": kthvalue,
+    "aten::logsumexp": logsumexp,
+    "aten::count_nonzero": count_nonzero,
+    "aten::count_nonzero.dim_IntList": count_nonzero,
 }

@@ -152,7 +152,7 @@ def safetensors_header(tensors: Sequence[tuple[str, str, Sequence[int]]]) -> byt
         first, end = end, end + math.prod(shape) * ITEM_SIZES[dtype]
         entries[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [first, end]}
     raw = json.dumps(entries, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)  # the data begin aligned, so that they can be mapped
+    raw += b" " * (-(8 + len(raw)) % 64)  # the data begin where torch would lay them, so that they can be mapped
     return len(raw).to_bytes(8, "little") + raw
 
 

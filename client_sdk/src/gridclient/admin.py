@@ -49,8 +49,9 @@ class Administration:
 
     def set_password(self, username: str, password: str, *, old: str | None = None) -> Account:
         """Give an account another password; its (other) sign-ins end. One's own needs the `old` one."""
-        proof = {} if old is None else {"old_password": old}
-        return Account(self.http.patch(_user(username), password=password, **proof))
+        if old is not None:
+            return Account(self.http.once("PATCH", _user(username), password=password, old_password=old))
+        return Account(self.http.patch(_user(username), password=password))
 
     def deactivate_user(self, username: str) -> Account:
         """Close an account. Its tokens die, its history stays, and its name is never given away."""
@@ -89,7 +90,7 @@ class Administration:
         `scopes` among "read" (look only), "compute", "publish" and "govern"; None: all that the account may do.
         """
         may = None if scopes is None else _texts(scopes, "scopes")
-        return Token(self.http.post("tokens/", user=username, name=name, expires=iso(expires), scopes=may))
+        return Token(self.http.once("POST", "tokens/", user=username, name=name, expires=iso(expires), scopes=may))
 
     def revoke_token(self, token: Token | str) -> None:
         """End a token, by its prefix; connections that are open on it are closed."""

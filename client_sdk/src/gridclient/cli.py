@@ -28,6 +28,8 @@ from gridclient.saving import SUFFIXES, check_target, save
 from gridclient.wire.errors import AuthenticationError, GridError, InvalidInputError
 
 T = TypeVar("T")
+MOST_TAGS = 8
+TERMS = {"term": lambda row: row[0], "datasets": lambda row: row[1]}
 STATES = ("submitted", "approved", "denied", "withdrawn", "delivered")
 
 
@@ -77,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     command("logout", _logout, "End a sign-in.").add_argument("url", metavar="URL")
     found = listing("search", _search, "List datasets that every term matches: a #tag, or a word.")
     found.add_argument("terms", metavar="TERM", nargs="+")
+    found.add_argument("--limit", metavar="N", type=int, default=1000, help="the newest N (1000)")
+    completed = listing("suggest", _suggest, "List tags (#feb) or words (feb) that begin so, most frequent first.")
+    completed.add_argument("prefix", metavar="PREFIX")
     datasets = listing("datasets", _datasets, "List the datasets that you may see.")
     asked = listing("requests", _requests, "List requests on a node: yours, and those that you may look at.")
     asked.add_argument("--state", choices=STATES)
@@ -84,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     fetched.add_argument("request", metavar="REQUEST", help="its id, or the beginning of it")
     fetched.add_argument("--out", metavar="FILE", type=Path, required=True, help=f"one of {', '.join(SUFFIXES)}")
     fetched.add_argument("--force", action="store_true", help="overwrite FILE")
-    for made in (found, datasets, asked, fetched):
+    for made in (found, completed, datasets, asked, fetched):
         made.add_argument("--at", metavar="URL", help="the node or network; else the one that you are signed in to")
     return parser
 
@@ -127,7 +132,7 @@ def _end(entry: SignIn) -> None:
         credentials.checked_key(entry.url, entry.public_key)
         http = Http(entry.url, entry.token)
         try:
-            http.call("POST", "sign-out/")
+            http.sign_out()
         finally:
             http.close()
 
@@ -177,7 +182,18 @@ def _node(options: argparse.Namespace) -> Iterator[Node]:
 
 def _search(options: argparse.Namespace) -> None:
     with _place(options, ["network", "node"]) as place:
-        _show(place.datasets(*options.terms), _public, options)
+        found = place.datasets(*options.terms, limit=options.limit)
+        _show(found, _public, options)
+        if found.more and not options.json:
+            facets = place.facets(*options.terms)
+            tags = ", ".join(f"{html.plain(tag)} ({count})" for tag, count in list(facets.tags.items())[:MOST_TAGS])
+            print(f"{len(found)} of {facets.total}. Their tags: {tags or 'none'}", file=sys.stderr)
+
+
+def _suggest(options: argparse.Namespace) -> None:
+    with _place(options, ["network", "node"]) as place:
+        terms = Listing(place.suggest(options.prefix).items(), TERMS)
+        _show(terms, lambda row: {"term": row[0], "datasets": row[1]}, options)
 
 
 def _datasets(options: argparse.Namespace) -> None:

@@ -13,6 +13,10 @@ from gridclient.wire.messages import Refused
 _BY_CLOSE = {cls.close: cls for cls in BY_CODE.values() if cls.close is not None}
 
 
+class RestartedError(Exception):
+    """The session that this ask or transfer belonged to is gone. Never reaches the user: it is asked again."""
+
+
 def refusal(refused: Refused) -> GridError:
     """The error that a refusal stands for; it names the line of the operation at fault."""
     error = from_code(refused.code, with_line(refused.message, refused.line), refused.details)
@@ -31,7 +35,7 @@ def again(error: GridError) -> GridError:
     return from_code(error.code, error.message, error.details)
 
 
-def end(waiting: Future[Any], error: GridError) -> None:
+def end(waiting: Future[Any], error: Exception) -> None:
     """Tell whoever waits, unless they know already."""
     if not waiting.done():
         waiting.set_exception(error)
@@ -52,6 +56,23 @@ def cut_off(code: int | None, reason: str) -> GridError:
     """
     kind = _BY_CLOSE.get(code or 0, ConnectionLostError)
     return kind(reason or "The connection to the node was lost. Check that it runs, then connect again.")
+
+
+def given_up(url: str, seconds: float, attempts: int, last: str) -> GridError:
+    """The connection did not come back."""
+    return ConnectionLostError(
+        f"The connection to {url} was lost and did not come back within {seconds:.0f} seconds and {attempts} attempts "
+        f"(grid.settings.reconnect_for). The last one: {last} Check that the node runs, then connect again.",
+        attempts=attempts,
+    )
+
+
+def cannot_be_replayed(url: str) -> GridError:
+    """The node lost the session, and the client has not kept what its values are made from."""
+    return ConnectionLostError(
+        f"The node at {url} has lost this session, and its values cannot be computed again: what they are made from is "
+        f"more than {settings.replay_memory} bytes (grid.settings.replay_memory). Connect again for a new session."
+    )
 
 
 def too_long(nbytes: int) -> GridError:

@@ -69,7 +69,7 @@ def sign_in(url: str, username: str, password: str) -> Account:
     """Exchange the password for a token of this session. The password is not kept."""
     open_http = Http(url)
     try:
-        answer = open_http.post("sign-in/", username=username, password=password)
+        answer = open_http.once("POST", "sign-in/", username=username, password=password)
     except AuthenticationError as error:
         raise AuthenticationError(
             f"{url} does not let {username!r} in: {error.message} "
@@ -104,10 +104,13 @@ def with_assertion(network: Http, node: Mapping[str, str]) -> Account:
     try:
         check_key(http, node["public_key"])
         key = Ed25519PrivateKey.generate()
-        issued = network.post("assertions/", node=node["id"], session_key=key.public_key().public_bytes_raw().hex())
-        challenge = http.post("challenge/")["challenge"]
+        issued = network.once(
+            "POST", "assertions/", node=node["id"], session_key=key.public_key().public_bytes_raw().hex()
+        )
+        challenge = http.once("POST", "challenge/")["challenge"]
         stated = hashlib.sha256(_canonical(issued["assertion"])).digest()
-        answer = http.post(
+        answer = http.once(
+            "POST",
             "sign-in/assertion/",
             assertion=issued["assertion"],
             signature=issued["signature"],
@@ -148,7 +151,7 @@ def check_key(http: Http, public_key: str) -> None:
 
 def _account(url: str, answer: Mapping[str, Any]) -> Account:
     user = answer["user"]
-    return Account(Http(url, answer["token"]), user["username"], tuple(user["rights"]), session=True)
+    return Account(Http(url, answer["token"], met=True), user["username"], tuple(user["rights"]), session=True)
 
 
 def _canonical(value: Any) -> bytes:

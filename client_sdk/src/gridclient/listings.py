@@ -13,10 +13,14 @@ MOST_SHOWN = 50
 
 
 class Listing(list[T]):
-    """A list; `columns` says which values of an item its table shows, by header."""
+    """A list; `columns` says which values of an item its table shows, by header.
 
-    def __init__(self, items: Iterable[T] = (), columns: Columns | None = None) -> None:
+    `more`: it was asked for with a limit, and there are others.
+    """
+
+    def __init__(self, items: Iterable[T] = (), columns: Columns | None = None, *, more: bool = False) -> None:
         super().__init__(items)
+        self.more = more
         self._columns: Columns = columns or {"item": repr}
 
     @overload
@@ -34,12 +38,12 @@ class Listing(list[T]):
         if not self:
             return "[]"
         shown = self[:MOST_SHOWN].table()
-        return f"{shown}\n{self._more()}" if self._more() else shown
+        return f"{shown}\n{note}" if (note := self._note()) else shown
 
     def _repr_html_(self) -> str:
         if not self:
             return html.text("nothing")
-        return html.table(list(self._columns), self[:MOST_SHOWN].rows(), note=self._more())
+        return html.table(list(self._columns), self[:MOST_SHOWN].rows(), note=self._note())
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self))  # IPython would print a list item by item
@@ -52,12 +56,18 @@ class Listing(list[T]):
         """All of it as a table of text."""
         return html.lines(list(self._columns), self.rows())
 
-    def _more(self) -> str:
+    def _note(self) -> str:
+        if self.more:
+            return f"{len(self)} of more than {len(self)}; a greater limit gives others, another term fewer"
         return f"... and {len(self) - MOST_SHOWN} more" if len(self) > MOST_SHOWN else ""
 
 
 class Found(dict[str, list[T]]):
-    """What a search found: lists of pointers by node id."""
+    """What a search found: lists of pointers by node id. `more`: beyond its limit there are others."""
+
+    def __init__(self, items: Mapping[str, list[T]] | None = None, *, more: bool = False) -> None:
+        super().__init__(items or {})
+        self.more = more
 
     def __repr__(self) -> str:
         return repr(self._all()) if self else "{}"
@@ -74,7 +84,8 @@ class Found(dict[str, list[T]]):
     def _all(self) -> Listing[tuple[str, int, T]]:
         columns: dict[str, Callable[[Any], Any]] = {"node": lambda row: row[0], "number": lambda row: row[1]}
         columns |= {name: _of(value) for name, value in POINTERS.items()}
-        return Listing([(node, n, item) for node, items in self.items() for n, item in enumerate(items)], columns)
+        rows = [(node, n, item) for node, items in self.items() for n, item in enumerate(items)]
+        return Listing(rows, columns, more=self.more)
 
 
 def _of(value: Callable[[Any], Any]) -> Callable[[Any], Any]:

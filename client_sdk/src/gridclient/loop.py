@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Coroutine
+from typing import Any
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -19,6 +21,15 @@ def background() -> asyncio.AbstractEventLoop:
             _loop = asyncio.SelectorEventLoop()
             threading.Thread(target=_loop.run_forever, name="gridclient", daemon=True).start()
         return _loop
+
+
+def run(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, timeout: float | None = None) -> None:
+    """Run a coroutine on the loop and wait until it is done; an interrupted wait ends it. Raises TimeoutError."""
+    running = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    try:
+        running.result(timeout)
+    finally:
+        running.cancel()
 
 
 def _after_fork() -> None:

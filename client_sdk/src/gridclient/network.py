@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from gridclient import html
 from gridclient.admin import Administration
 from gridclient.datasets import Dataset
+from gridclient.discovery import Discovery
 from gridclient.http import Http, checked_url
 from gridclient.identity import Account, identity_of, sign_in, with_assertion, with_token
 from gridclient.listings import DATASETS, POINTERS, Found, Listing
@@ -19,7 +20,7 @@ from gridclient.records import Member
 from gridclient.wire.errors import AuthenticationError, GridError, InvalidInputError
 
 
-class GridNetwork(Administration):
+class GridNetwork(Administration, Discovery):
     """A network, as a guest or signed in. What a search finds can be used at once, on the node where it is."""
 
     def __init__(self, identity: Mapping[str, Any], http: Http, account: Account | None) -> None:
@@ -65,19 +66,28 @@ class GridNetwork(Administration):
         """What my roles allow on the network."""
         return self._account.rights if self._account else ()
 
-    def search(self, *terms: str, limit: int = 1000) -> Found[Any]:
-        """Pointers by node id, newest first. Every term must match: a tag ("#births"), or a tag or a whole word."""
-        found: Found[Any] = Found()
-        for node, dataset in self._matches(terms, limit):
-            found.setdefault(node, Listing(columns=POINTERS)).append(dataset.pointer())
+    def search(self, *terms: str, limit: int | None = 1000) -> Found[Any]:
+        """Pointers by node id, newest first. Every term must match: a tag ("#births"), or a tag or a whole word.
+
+        The newest `limit` of them (None: all); `.more` of the result tells whether there are others.
+        """
+        rows, more = self._http.some("search/", most=limit, q=list(terms))
+        found: Found[Any] = Found(more=more)
+        for row in rows:
+            found.setdefault(str(row["node"]["id"]), Listing(columns=POINTERS)).append(self._dataset(row).pointer())
         return found
 
-    def datasets(self, *terms: str, limit: int = 1000) -> Listing[Dataset]:
+    def datasets(self, *terms: str, limit: int | None = 1000) -> Listing[Dataset]:
         """What `search` finds, as datasets: public metadata only."""
-        found = (dataset for _, dataset in self._matches(terms, limit))
+        rows, more = self._http.some("search/", most=limit, q=list(terms))
         # A network does not know my rights on its nodes.
         shown = {name: value for name, value in DATASETS.items() if name != "rights"}
-        return Listing(found, {"node": lambda dataset: dataset.location.id, **shown})
+        columns = {"node": lambda dataset: dataset.location.id, **shown}
+        return Listing((self._dataset(row) for row in rows), columns, more=more)
+
+    def iter_datasets(self, *terms: str) -> Iterator[Dataset]:
+        """What `search` finds without a limit, one dataset after the other, asked for as they are needed."""
+        return (self._dataset(row) for row in self._http.rows("search/", q=list(terms)))
 
     def attach(self, node: Node) -> None:
         """As a guest: use this connection for what searches find on its node."""
@@ -110,16 +120,14 @@ class GridNetwork(Administration):
         if self._account is not None and self._account.session:
             # It would expire by itself, and the network may be gone already.
             with contextlib.suppress(GridError):
-                self._http.call("POST", "sign-out/", timeout=2.0)
+                self._http.sign_out()
         self._http.close()
 
     def _decide(self, id: str, verb: str, reason: str) -> Member:
-        return Member(self._http.post(f"nodes/{quote(id, safe='')}/{verb}/", reason=reason))
+        return Member(self._http.once("POST", f"nodes/{quote(id, safe='')}/{verb}/", reason=reason))
 
-    def _matches(self, terms: Sequence[str], limit: int) -> Iterator[tuple[str, Dataset]]:
-        """What matches, with the id of its node as the network knows it."""
-        for row in self._http.pages("search/", most=limit, q=list(terms)):
-            yield str(row["node"]["id"]), Dataset(self._location(row["node"]), row["dataset"])
+    def _dataset(self, row: Mapping[str, Any]) -> Dataset:
+        return Dataset(self._location(row["node"]), row["dataset"])
 
     def _location(self, entry: Mapping[str, str]) -> Node:
         """The node of a search result. Nothing is sent there before it is needed."""

@@ -15,7 +15,8 @@ from gridclient import html
 from gridclient.admin import Administration
 from gridclient.connection import Connection
 from gridclient.datasets import Dataset
-from gridclient.http import Http, checked_url
+from gridclient.discovery import Discovery
+from gridclient.http import Http, checked_url, new_key
 from gridclient.identity import Account, identity_of, sign_in, with_token
 from gridclient.listings import DATASETS, PLANS, POINTERS, REQUESTS, Listing
 from gridclient.program.graph import Node as ProgramNode
@@ -48,7 +49,7 @@ _OF_THE_LIBRARY = frozenset(
 )
 
 
-class Node(Administration):
+class Node(Administration, Discovery):
     """A node and my account on it. It is signed in to at the first call that needs it. Thread-safe."""
 
     def __init__(self, *, id: str, name: str, url: str, public_key: str, enter: Callable[[], Account]) -> None:
@@ -66,7 +67,8 @@ class Node(Administration):
 
     def __repr__(self) -> str:
         who = f" as {html.plain(self._account.username)}" if self._account else ""
-        return f"<Node {html.plain(self.id)} at {html.plain(self.url)}{who}>"
+        state = ", reconnecting" if self.reconnecting else ", lost" if self.lost else ""
+        return f"<Node {html.plain(self.id)} at {html.plain(self.url)}{who}{state}>"
 
     def _repr_html_(self) -> str:
         # Nothing is asked of the node in order to show it.
@@ -78,7 +80,7 @@ class Node(Administration):
             "user": html.text(account.username if account else "not signed in yet"),
             "rights": html.text(account.rights if account else None),
             "token only for": html.text(account.scopes if account else None),
-            "session": "lost: connect again" if self.lost else "",
+            "session": "reconnecting" if self.reconnecting else "lost: connect again" if self.lost else "",
         }
         return html.card("Node", self.id, facts)
 
@@ -128,20 +130,26 @@ class Node(Administration):
         """Whether the session has ended: connect again."""
         return self._connection.lost
 
+    @property
+    def reconnecting(self) -> bool:
+        """Whether the connection was lost and is being brought back; what waits goes on by itself."""
+        return self._connection.reconnecting
+
     # --- find and publish ---------------------------------------------------------------------------------------
 
     def datasets(self, *terms: str, limit: int | None = None) -> Listing[Dataset]:
         """What I may see here, newest first; with terms only what all of them match, as in `search`."""
-        rows = self.http.pages("datasets/", most=limit, **({"q": list(terms)} if terms else {}))
-        return Listing((Dataset(self, row) for row in rows), DATASETS)
+        rows, more = self.http.some("datasets/", most=limit, q=list(terms))
+        return Listing((Dataset(self, row) for row in rows), DATASETS, more=more)
 
     def dataset(self, name: str) -> Dataset:
         """One dataset by its name. Raises NotFoundError, alike for absent and for not mine to see."""
         return Dataset(self, self._one("dataset", name))
 
-    def search(self, *terms: str, limit: int = 1000) -> Listing[Any]:
+    def search(self, *terms: str, limit: int | None = 1000) -> Listing[Any]:
         """Pointers to what every term matches: a tag ("#births"), or a word of name, description or tags."""
-        return Listing((dataset.pointer() for dataset in self.datasets(*terms, limit=limit)), POINTERS)
+        found = self.datasets(*terms, limit=limit)
+        return Listing((dataset.pointer() for dataset in found), POINTERS, more=found.more)
 
     def requests(self, state: str | None = None) -> Listing[DataRequest]:
         """Requests, oldest first: mine, and those that I may look at."""
@@ -153,9 +161,14 @@ class Node(Administration):
 
     def publish(self, spec: m.PublishSpec, values: Sequence[Buffer], mock: Sequence[Buffer] | None) -> Dataset:
         """Upload and publish. Raises InvalidInputError with every problem, PublishNotPermittedError."""
-        transfer = self._connection.upload(values, "values", f"publishing {spec.name or spec.kind}")
-        mocked = 0 if mock is None else self._connection.upload(mock, "mock", "publishing the mock")
-        reply = self._connection.ask(lambda ask: m.Publish(ask, spec, transfer, mocked))
+        key = new_key()
+
+        def steps(era: int) -> m.NodeCommand:
+            transfer = self._connection.upload(values, "values", f"publishing {spec.name or spec.kind}")
+            mocked = 0 if mock is None else self._connection.upload(mock, "mock", "publishing the mock")
+            return self._connection.ask(lambda ask: m.Publish(ask, spec, transfer, mocked, key), era)
+
+        reply = self._connection.whole(steps)
         if not isinstance(reply, m.Published):
             raise _confused()
         return Dataset(self, reply.dataset)
@@ -180,8 +193,13 @@ class Node(Administration):
 
     def keep_plan(self, data: bytes, *, name: str, allow_download: bool) -> dict[str, Any]:
         """Upload a plan; what the node tells of it."""
-        transfer = self._connection.upload([data], "plan", f"sending {name}")
-        reply = self._connection.ask(lambda ask: m.Plan(ask, transfer, allow_download))
+        key = new_key()
+
+        def steps(era: int) -> m.NodeCommand:
+            transfer = self._connection.upload([data], "plan", f"sending {name}")
+            return self._connection.ask(lambda ask: m.Plan(ask, transfer, allow_download, key), era)
+
+        reply = self._connection.whole(steps)
         if not isinstance(reply, m.Planned):
             raise _confused()
         return reply.plan
@@ -228,19 +246,15 @@ class Node(Administration):
         dtype = DTYPES[dataset.dtype]
         return self.recorder.input_asset(dataset.id, dataset.version, dataset.shape, dtype, "mock", info=dataset).get()
 
-    def append(self, node: ProgramNode) -> None:
+    def append(self, node: ProgramNode, held: Sequence[Ref] = ()) -> None:
         """Queue a node of the program."""
-        self._connection.append(node)
+        self._connection.append(node, held)
 
     def constant(self, digest: str, tensor: torch.Tensor) -> None:
         """Make a constant known, before the nodes that are appended after it."""
         from gridclient.values import bytes_of, header_of
 
-        header, data = header_of(tensor), bytes_of(tensor)
-        if header.nbytes <= m.INLINE_CONSTANT_LIMIT:
-            self._connection.append(m.Constant(digest, header, bytes(data)))
-        else:
-            self._connection.append_upload(data, digest, header)
+        self._connection.constant(digest, header_of(tensor), bytes_of(tensor))
 
     def drop(self, ref: Ref) -> None:
         """A value is held no longer. Callable from a finaliser."""
@@ -262,11 +276,12 @@ class Node(Administration):
     def request(self, ref: Ref, reason: str, pointer: Any) -> DataRequest:
         """Put the program behind a value into the queue."""
         text = checked_reason(reason)
-        return self.submit(lambda ask: m.Request(ask, ref, text))
+        return self.submit(lambda ask, key: m.Request(ask, ref, text, key=key))
 
-    def submit(self, make: Callable[[int], m.Request]) -> DataRequest:
-        """Put what `make` says into the queue."""
-        reply = self._connection.ask(make)
+    def submit(self, make: Callable[[int, str], m.Request]) -> DataRequest:
+        """Put what `make(ask, key)` says into the queue."""
+        key = new_key()
+        reply = self._connection.ask(lambda ask: make(ask, key))
         if not isinstance(reply, m.Submitted):
             raise _confused()
         return DataRequest(self, self.http.get(f"requests/{reply.request}/"))
@@ -292,7 +307,7 @@ class Node(Administration):
             # It would expire by itself, and the node may be gone already.
             with contextlib.suppress(GridError):
                 if account.session:
-                    account.http.call("POST", "sign-out/", timeout=2.0)
+                    account.http.sign_out()
             account.http.close()
 
 

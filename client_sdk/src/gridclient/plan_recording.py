@@ -31,7 +31,7 @@ class _Draft:
         self.nodes: dict[int, Node] = {}
         self.constants: dict[str, Constant] = {}
 
-    def append(self, node: Node) -> None:
+    def append(self, node: Node, held: Sequence[Ref] = ()) -> None:
         self.nodes[node.id] = node
 
     def constant(self, digest: str, tensor: torch.Tensor) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, Protocol, TypeVar
 
@@ -106,7 +107,8 @@ class Progress:
 class Waiting:
     """The seconds of a wait, once there has been one; wiped at its end."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str | Callable[[], str]) -> None:
+        """`label`: what it is that takes so long, or who says so at any moment."""
         self._label = label
         self._begun = time.monotonic()
         self._visible = False
@@ -129,13 +131,15 @@ class Waiting:
         elapsed = time.monotonic() - self._begun
         if self._screen and elapsed >= _LONG:
             self._visible = True
-            self._screen.draw(self._label, f"{elapsed:.0f} s", None)
+            label = self._label if isinstance(self._label, str) else self._label()
+            self._screen.draw(label, f"{elapsed:.0f} s", None)
 
 
-def waited(reply: Future[T], timeout: float) -> T:
-    """The result of a reply. Raises TimeoutError after `timeout` seconds, and what the reply raises."""
+def waited(reply: Future[T], timeout: float, label: str | Callable[[], str] = "waiting for the node") -> T:
+    """The result of a reply; `label` as in `Waiting`. Raises TimeoutError after `timeout` seconds, and what the reply
+    raises."""
     end = time.monotonic() + timeout
-    with Waiting("waiting for the node") as waiting:
+    with Waiting(label) as waiting:
         while waiting.wanted and not reply.done() and (left := end - time.monotonic()) > 0:
             wait([reply], min(left, _PAUSE))
             waiting.show()

@@ -39,4 +39,4 @@ def take(node: Node, module: str, names: Sequence[str], pointers: Sequence[Any])
 def request(node: Node, module: str, names: Sequence[str], refs: Sequence[Ref], reason: str) -> DataRequest:
     """Put the program behind a state into the queue."""
     text = checked_reason(reason)
-    return node.submit(lambda ask: m.Request(ask, refs[0], text, module, list(names), list(refs)))
+    return node.submit(lambda ask, key: m.Request(ask, refs[0], text, module, list(names), list(refs), key))

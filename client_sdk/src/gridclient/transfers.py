@@ -1,39 +1,50 @@
 """Long values in chunks, without I/O: what to send next, and where what arrived goes.
 
 Both directions follow one rule: the acknowledgement is the received offset, and at most `CHUNKS_IN_FLIGHT` chunks are
-beyond it.
+beyond it. After a lost socket a transfer goes on at the offset that its receiver acknowledges first.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
-from gridclient.wire.errors import ConnectionLostError, GridError, InvalidInputError
+from gridclient.wire.errors import ConnectionLostError, InvalidInputError
 from gridclient.wire.frames import CHUNK_SIZE, CHUNKS_IN_FLIGHT, Frame, pack_chunk
 from gridclient.wire.messages import TensorHeader, Upload
 
 Buffer = bytes | bytearray | memoryview
 
 
-def pieces(parts: Sequence[Buffer], size: int = CHUNK_SIZE) -> Iterator[bytes | memoryview]:
-    """The bytes of all parts in pieces of `size`, the last one shorter; copies only where a piece spans parts."""
-    kept: list[memoryview] = []
-    have = 0
-    for part in parts:
-        view = memoryview(part).cast("B")
-        while len(view):
-            kept.append(view[: size - have])
-            have += len(kept[-1])
-            view = view[len(kept[-1]) :]
-            if have == size:
-                yield kept[0] if len(kept) == 1 else b"".join(kept)
-                kept, have = [], 0
-    if kept:
-        yield b"".join(kept)
+class Parts:
+    """The bytes of several buffers, one after the other."""
+
+    def __init__(self, parts: Sequence[Buffer]) -> None:
+        self._views = [memoryview(part).cast("B") for part in parts]
+        self._ends = list(itertools.accumulate(len(view) for view in self._views))
+        self.nbytes = self._ends[-1] if parts else 0
+
+    def sha256(self) -> str:
+        """sha256 hex of them all."""
+        digest = hashlib.sha256()
+        for view in self._views:
+            digest.update(view)
+        return digest.hexdigest()
+
+    def piece(self, offset: int, size: int) -> bytes | memoryview:
+        """At most `size` bytes from `offset` on, fewer at the end only; copied where they span buffers."""
+        found: list[memoryview] = []
+        index, end = bisect.bisect_right(self._ends, offset), min(offset + size, self.nbytes)
+        while offset < end:
+            begin = self._ends[index] - len(self._views[index])
+            found.append(self._views[index][offset - begin : end - begin])
+            offset, index = begin + len(self._views[index]), index + 1
+        return found[0] if len(found) == 1 else b"".join(found)
 
 
 class Outgoing:
@@ -45,28 +56,34 @@ class Outgoing:
         parts: Sequence[Buffer],
         purpose: str,
         *,
+        sha256: str = "",
         name: str = "",
         header: TensorHeader | None = None,
     ) -> None:
-        self.nbytes = sum(memoryview(part).nbytes for part in parts)
-        digest = hashlib.sha256()
-        for part in parts:
-            digest.update(part)
-        self.command = Upload(transfer, self.nbytes, digest.hexdigest(), purpose, name, header)
+        self._parts = Parts(parts)
+        self.nbytes = self._parts.nbytes
+        self.command = Upload(transfer, self.nbytes, sha256 or self._parts.sha256(), purpose, name, header)
         self.done: Future[None] = Future()
         self.acknowledged = 0
-        self._sent = 0
-        self._pieces = pieces(parts)
+        self._sent = self._furthest = 0
+        self._cut = False
+
+    def cut(self) -> None:
+        """The socket was lost: what the node acknowledges next is where to go on, wherever that is."""
+        self._cut = True
 
     def acknowledge(self, offset: int) -> Iterator[bytes]:
         """The node has `offset` bytes: the frames that may be sent now."""
+        if self._cut and 0 <= offset <= self._furthest:
+            self._cut, self.acknowledged, self._sent = False, offset, offset
         if not self.acknowledged <= offset <= self._sent:
             raise InvalidInputError(f"The node acknowledges {offset} bytes of {self._sent} that were sent.")
         self.acknowledged = offset
         while self._sent < self.nbytes and self._sent - offset < CHUNKS_IN_FLIGHT * CHUNK_SIZE:
-            body = next(self._pieces)
+            body = self._parts.piece(self._sent, CHUNK_SIZE)
             yield pack_chunk(self.command.transfer, self._sent, body)
             self._sent += len(body)
+            self._furthest = max(self._furthest, self._sent)
         if offset == self.nbytes and not self.done.done():
             self.done.set_result(None)
 
@@ -83,7 +100,7 @@ class Outgoing:
                     raise ConnectionLostError(f"Nothing of the upload arrived for {timeout:g} seconds.") from None
                 show(seen)
 
-    def fail(self, error: GridError) -> None:
+    def fail(self, error: Exception) -> None:
         if not self.done.done():
             self.done.set_exception(error)
 
@@ -97,11 +114,13 @@ class Incoming:
         self._view = memoryview(self.buffer)
         self._sha256 = sha256
         self._moved = threading.Event()
-        self._error: GridError | None = None
+        self._error: Exception | None = None
 
     def accept(self, frame: Frame) -> int:
         """Take one chunk; returns the offset to acknowledge. Raises InvalidInputError for one out of place."""
         end = frame.offset + len(frame.body)
+        if end <= self.received:
+            return self.received  # sent again by a node that had not heard of its arrival
         if frame.offset != self.received or end > len(self.buffer):
             raise InvalidInputError(f"Transfer {frame.transfer} went on at {frame.offset} instead of {self.received}.")
         self._view[frame.offset : end] = frame.body
@@ -109,9 +128,11 @@ class Incoming:
         self._moved.set()
         return end
 
-    def fail(self, error: GridError) -> None:
-        self._error = error
-        self._moved.set()
+    def fail(self, error: Exception) -> None:
+        """Tell whoever waits, unless all of it is here."""
+        if self.received < len(self.buffer):
+            self._error = error
+            self._moved.set()
 
     def wait(self, timeout: float, show: Callable[[int], None]) -> bytearray:
         """Block until everything is here and its sha256 fits. Raises the error that ended the transfer."""

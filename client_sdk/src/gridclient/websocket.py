@@ -44,13 +44,14 @@ class Socket(ClientConnection):
         if self.on_lost is not None:
             self.on_lost(self.protocol.close_code, self.protocol.close_reason or "")
 
-    def write(self, message: bytes) -> None:
-        """Send one binary message; on a connection that has ended, nothing (`on_lost` tells)."""
+    def write(self, message: bytes) -> bool:
+        """Send one binary message. False on a connection that has ended (`on_lost` tells)."""
         try:
             self.protocol.send_binary(message)
         except InvalidState:
-            return
+            return False
         self.send_data()
+        return True
 
     def abort(self) -> None:
         """End the connection at once."""

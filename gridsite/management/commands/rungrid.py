@@ -29,6 +29,12 @@ class Command(BaseCommand):
             "--port", type=int, default=8000, help="The network's port; nodes follow. 0: any free ones."
         )
         parser.add_argument("--nodes", default="hospital,company,university,public", help="Names, comma-separated.")
+        parser.add_argument(
+            "--database",
+            default="",
+            help="PostgreSQL instead of SQLite: an address with {name} for a deployment's name.",
+        )
+        parser.add_argument("--redis", default="", help="Redis of all deployments (GRID_REDIS_URL).")
         parser.add_argument("--ready-file", type=Path, help="Written, with addresses and sign-ins, when all are up.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -37,7 +43,9 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _stop)
         try:
-            with Grid(options["dir"], names, options["port"]) as grid:
+            with Grid(
+                options["dir"], names, options["port"], database=options["database"], redis=options["redis"]
+            ) as grid:
                 if options["ready_file"]:
                     # Left from an earlier run, it would say "ready" too early.
                     options["ready_file"].unlink(missing_ok=True)

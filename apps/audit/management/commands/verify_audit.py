@@ -1,4 +1,4 @@
-"""Verify the audit log: exit code 0 when it is whole, 1 with the first bad event when it is not."""
+"""Verify the audit log: exit code 0 when it is whole (and where it was once set back), 1 when it is not."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ class Command(BaseCommand):
         report = verify()
         if report:
             self.stdout.write(f"The audit log is whole: {report.events} events.")
+            if report.problem:
+                self.stderr.write(f"BUT: {report.problem}")
             return
         self.stderr.write(f"The audit log is NOT whole. First bad event: {report.first_bad}. {report.problem}.")
+        if verify(outside_head=False):
+            self.stderr.write(
+                "By itself it is whole. If an older backup was restored, write that down and go on with: "
+                'python manage.py accept_restored_audit --reason "..."'
+            )
         sys.exit(1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ PARAMETER = "grid::parameter"
 
 _REF, _DTYPE = 1, 2
 _REF_BYTES = struct.Struct("<IB")
+_LINEAGE_BYTES = 33
 
 
 class Ref(msgspec.Struct, frozen=True, order=True):
@@ -181,13 +182,24 @@ def refs(node: Node) -> Iterator[Ref]:
 
 def lineage_hash(node: Node, hashes: Mapping[int, str]) -> str:
     """sha256 hex of a node, given the hashes of the nodes that it refers to."""
+    return hashlib.sha256(_lineage(node, lambda ref: lineage_of(ref, hashes))).hexdigest()
+
+
+def lineage_of(ref: Ref, hashes: Mapping[int, str]) -> bytes:
+    """What stands for a reference in the lineage of the node that has it."""
+    return bytes.fromhex(hashes[ref.node]) + bytes([ref.output])
+
+
+def _lineage(node: Node, told: Callable[[Ref], bytes]) -> bytes:
+    """What is hashed of a node. `told` gives the bytes that stand for a reference."""
 
     def canonical(value: Any) -> Any:
-        if isinstance(value, Ref):
-            return msgspec.msgpack.Ext(_REF, bytes.fromhex(hashes[value.node]) + bytes([value.output]))
-        if isinstance(value, Dtype):
+        kind = type(value)
+        if kind is Ref:
+            return msgspec.msgpack.Ext(_REF, told(value))
+        if kind is Dtype:
             return msgspec.msgpack.Ext(_DTYPE, value.name.encode())
-        if isinstance(value, (list, tuple)):
+        if kind is list or kind is tuple:
             return [canonical(item) for item in value]
         return value
 
@@ -195,9 +207,29 @@ def lineage_hash(node: Node, hashes: Mapping[int, str]) -> str:
     if node.op == PARAMETER:
         # The module's id is random and says nothing of the value: sent again, it is the same computation.
         args, named = [*args[:1], *args[2:]], {name: value for name, value in named.items() if name != "module"}
-    kwargs = [[name, canonical(named[name])] for name in sorted(named)]
-    body = msgspec.msgpack.encode(["gridsite/lineage/1", node.op, canonical(args), kwargs])
-    return hashlib.sha256(body).hexdigest()
+    kwargs = [[name, canonical(named[name])] for name in sorted(named)] if named else []
+    return msgspec.msgpack.encode(["gridsite/lineage/1", node.op, canonical(args), kwargs])
+
+
+class LineageForm:
+    """The lineage hash of a node that is written again and again, with other operands each time."""
+
+    def __init__(self, node: Node) -> None:
+        size = _REF_BYTES.size
+        self._body = _lineage(node, lambda _: b"\0" * _LINEAGE_BYTES)
+        inverse = _lineage(node, lambda _: b"\xff" * _LINEAGE_BYTES)
+        numbered = _lineage(node, lambda ref: _REF_BYTES.pack(ref.node, ref.output).rjust(_LINEAGE_BYTES, b"\0"))
+        differ = [one != other for one, other in zip(self._body, inverse, strict=True)]
+        ends = [place + _LINEAGE_BYTES for place, here in enumerate(differ) if here and not differ[place - 1]]
+        self._refs = [(end, Ref(*_REF_BYTES.unpack(numbered[end - size : end]))) for end in ends]
+        """Where what stands for a reference ends, and which reference of the form's own node it is."""
+
+    def hash(self, told: Callable[[Ref], bytes]) -> str:
+        """What `lineage_hash` gives for other operands. `told`: the bytes that stand for one, by the form's own."""
+        body = bytearray(self._body)
+        for end, ref in self._refs:
+            body[end - _LINEAGE_BYTES : end] = told(ref)
+        return hashlib.sha256(body).hexdigest()
 
 
 def program_hashes(nodes: Iterable[Node]) -> dict[int, str]:

@@ -80,19 +80,23 @@ class PlanGraph(msgspec.Struct, frozen=True):
 
     def written_out(self, first: int, operands: list[Ref], seed: int | None = None, line: str = "") -> Iterator[Node]:
         """The nodes of a call, as if they had been written one by one, from node id `first` on."""
-        before = len(self.inputs)
+        return (self.written(place, first, operands, seed, line) for place in range(self.size))
 
-        def value(given: Any) -> Any:
-            if type(given) is Ref:
-                return operands[given.node] if given.node < before else Ref(first + given.node - before, given.output)
-            return [value(item) for item in given] if type(given) is list else given
+    def written(self, place: int, first: int, operands: list[Ref], seed: int | None = None, line: str = "") -> Node:
+        """One node of a call: that of operation number `place`."""
+        node = self.nodes[place]
+        args = self.placed(node.args, first, operands)
+        if node.op in SEEDED:
+            args[-1] = seed_of(seed or 0, place)
+        kwargs = {name: self.placed(given, first, operands) for name, given in node.kwargs.items()}
+        return Node(first + place, node.op, args, kwargs, node.outputs, line)
 
-        for place, node in enumerate(self.nodes):
-            args = [value(given) for given in node.args]
-            if node.op in SEEDED:
-                args[-1] = seed_of(seed or 0, place)
-            kwargs = {name: value(given) for name, given in node.kwargs.items()} if node.kwargs else node.kwargs
-            yield Node(first + place, node.op, args, kwargs, node.outputs, line)
+    def placed(self, given: Any, first: int, operands: list[Ref]) -> Any:
+        """An argument of the plan as a call has it that begins at node id `first`: its references are others."""
+        if type(given) is Ref:
+            before = len(operands)
+            return operands[given.node] if given.node < before else Ref(first + given.node - before, given.output)
+        return [self.placed(item, first, operands) for item in given] if type(given) is list else given
 
 
 def seed_of(seed: int, place: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -14,11 +15,14 @@ class Channel(Protocol):
 
     node_id: str
 
-    def append(self, node: Node) -> None:
-        """Queue a node of the program for sending. Called with growing ids, one call at a time."""
+    def append(self, node: Node, held: Sequence[Ref] = ()) -> None:
+        """Queue a node of the program for sending. Called with growing ids, one call at a time.
+
+        `held`: the values of a node that takes several ids; each is dropped once. Those of others are its outputs.
+        """
 
     def constant(self, digest: str, tensor: torch.Tensor) -> None:
-        """Make a constant known to the node: called once per digest, before the first node that names it.
+        """Make a constant known to the node: called before every node that names it.
 
         `tensor` is contiguous, on the CPU, and nobody else's.
         """

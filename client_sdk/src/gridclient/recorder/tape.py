@@ -83,7 +83,6 @@ class Tape:
         self.nbytes = 0
         self._lock = threading.Lock()
         self._constants: weakref.WeakValueDictionary[str, Value] = weakref.WeakValueDictionary()
-        self._sent: set[str] = set()
         self._recent: collections.deque[Value] = collections.deque(maxlen=RECENT_CONSTANTS)
 
     def write(
@@ -123,20 +122,37 @@ class Tape:
     ) -> list[Value]:
         """Append a node that stands for `size` others, and takes as many ids. `results`: their ids count from 0."""
         line = user_line()
-        first = self._append(name, args, kwargs, 1, line, _ARGUMENT_BYTES * 4 * size, size)
+        inside = [ref for ref, _ in results]
+        first = self._append(name, args, kwargs, 1, line, _ARGUMENT_BYTES * 4 * size, size, inside)
         return [Value(self, Ref(first + ref.node, ref.output), spec, sources) for ref, spec in results]
 
     def _append(
-        self, name: str, args: list[Any], kwargs: dict[str, Any], outputs: int, line: str, arguments: int, size: int = 1
+        self,
+        name: str,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        outputs: int,
+        line: str,
+        arguments: int,
+        size: int = 1,
+        inside: Sequence[Ref] = (),
     ) -> int:
-        """Append a node that takes `size` ids, with `arguments` bytes of arguments. Returns the first id."""
+        """Append a node that takes `size` ids, with `arguments` bytes of arguments. Returns the first id.
+
+        `inside`: the values of a node that takes several ids, counted from 0.
+        """
         with self._lock:
             number = self.nodes
             nbytes = self.nbytes + _NODE_BYTES * size + arguments + len(name) + len(line)
             if number + size > MAX_NODES or nbytes > MAX_PROGRAM_BYTES:
                 raise _program_too_long(MAX_NODES if number + size > MAX_NODES else MAX_PROGRAM_BYTES)
-            self.channel.append(Node(number, name, args, kwargs, outputs, line))
+            # Counted first: where an interrupt comes in between, an id is left out; else the next would use it again.
             self.nodes, self.nbytes = number + size, nbytes
+            node = Node(number, name, args, kwargs, outputs, line)
+            if inside:
+                self.channel.append(node, [Ref(number + ref.node, ref.output) for ref in inside])
+            else:
+                self.channel.append(node)
             return number
 
     def apply(self, op: Operation, args: Sequence[Any], kwargs: dict[str, Any], line: str | None = None) -> Any:
@@ -184,9 +200,7 @@ class Tape:
         digest = graph.tensor_digest(dtype, shape, copy.reshape(-1).view(torch.uint8).numpy().data)
         value = self._constants.get(digest)
         if value is None:
-            if digest not in self._sent:
-                self._sent.add(digest)
-                self.channel.constant(digest, copy)
+            self.channel.constant(digest, copy)
             spec = Spec.dense(shape, copy.dtype)
             value = self._constants[digest] = self.write(graph.CONSTANT, [digest], {}, spec, _NO_SOURCES, None, 10)
             self._recent.append(value)

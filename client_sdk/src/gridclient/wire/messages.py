@@ -334,13 +334,13 @@ class NodeBatch(msgspec.Struct, array_like=True, frozen=True):
     seen: int = 0
 
 
-class _LongRun(Command, tag="run", frozen=True):
-    """A `Run` whose nodes are still bytes."""
+class PackedRun(Command, tag="run", frozen=True):
+    """A `Run` whose nodes are bytes: not yet decoded, or encoded already (`pack`)."""
 
     nodes: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_NODES)]
 
 
-_long: Any = reduce(or_, (_LongRun if kind is Run else kind for kind in get_args(ClientCommand)))
+_long: Any = reduce(or_, (PackedRun if kind is Run else kind for kind in get_args(ClientCommand)))
 _LongBatch = msgspec.defstruct(
     "_LongBatch",
     [("id", int), ("commands", Annotated[list[_long], msgspec.Meta(max_length=MAX_COMMANDS)]), ("seen", int, 0)],
@@ -362,6 +362,11 @@ def encode(batch: ClientBatch | NodeBatch) -> bytes:
     return _encoder.encode(type(batch)(batch.id, commands, batch.seen))
 
 
+def pack(node: Node) -> bytes:
+    """A node as it travels in a `Run`, for a `PackedRun`."""
+    return _encoder.encode(packed(node))
+
+
 def decode_client(data: bytes | memoryview) -> ClientBatch:
     """Decode what a client sent.
 
@@ -377,7 +382,7 @@ def decode_client(data: bytes | memoryview) -> ClientBatch:
 
 def _decode_long(batch: Any) -> ClientBatch:
     """The batch with its nodes decoded, one by one for as long as their arguments stay within the limits."""
-    commands: list[ClientCommand] = [Run([]) if isinstance(each, _LongRun) else each for each in batch.commands]
+    commands: list[ClientCommand] = [Run([]) if isinstance(each, PackedRun) else each for each in batch.commands]
     runs = [(mine, each) for mine, each in zip(commands, batch.commands, strict=True) if isinstance(mine, Run)]
     if sum(len(each.nodes) for _, each in runs) > MAX_ARGUMENTS_TOGETHER:
         raise too_many_arguments()
