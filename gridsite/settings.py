@@ -242,8 +242,11 @@ LOGGING = {
         "json": {"()": "apps.core.logs.JsonFormatter"},
     },
     "filters": {"secrets": {"()": "apps.core.logs.SecretFilter"}, "once": {"()": "apps.core.logs.OnceAMinute"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": GRID_LOG, "filters": ["secrets"]}},
-    "root": {"handlers": ["console"], "level": "INFO"},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": GRID_LOG, "filters": ["secrets"]},
+        "recent": {"class": "apps.core.recent.RecentErrors"},
+    },
+    "root": {"handlers": ["console", "recent"], "level": "INFO"},
     # A line for each outbound call, each refusal and each socket would hide what matters; `apps.wire` says whose
     # session begins and ends.
     "loggers": {

@@ -75,6 +75,11 @@ class Session:
         self._plans: set[str] = set()
         self._numbers = count(1)
 
+    @property
+    def running(self) -> Worker | None:
+        """Its worker, if it has one that can be asked."""
+        return self._worker if self._worker is not None and self._worker.alive else None
+
     async def worker(self) -> Worker:
         """This session's worker, started at the first need. Raises InternalError once the session was stopped."""
         async with self._opening:

@@ -217,6 +217,16 @@ class Workers:
         self.isolated = False
         """Whether the kernel lets workers give up the network; known once started."""
 
+    @property
+    def alive(self) -> list[Worker]:
+        """Those that can still be asked."""
+        return [worker for worker in self._open if worker.alive]
+
+    @property
+    def forkserver(self) -> int | None:
+        """Its process id, while there is one."""
+        return None if self._server is None else self._server.pid
+
     async def start(self) -> None:
         """Start the forkserver (a second or two); `open` does it too when nobody did."""
         async with self._lock:
@@ -255,7 +265,7 @@ class Workers:
                 ours.close()
                 self._stop()
                 raise InternalError("No worker could be started. Try again in a moment.") from error
-            self._open = [worker for worker in self._open if worker.alive]
+            self._open = self.alive
             worker = Worker(ours, descriptors[0], msgspec.msgpack.decode(answer, type=int), limits, self.isolated)
             worker.on_end = on_end
             self._open.append(worker)
@@ -269,7 +279,7 @@ class Workers:
     @property
     def pids(self) -> list[int]:
         """The workers that are alive."""
-        return [worker.pid for worker in self._open if worker.alive]
+        return [worker.pid for worker in self.alive]
 
     async def close(self) -> None:
         """Kill every worker and the forkserver."""

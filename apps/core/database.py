@@ -28,6 +28,11 @@ def _call(function: Callable[[], T], called: float) -> T:
     return function()
 
 
+def waiting() -> int:
+    """How many calls wait for the thread. Its own queue is asked: a counter of ours would cost something every time."""
+    return _thread._work_queue.qsize()
+
+
 def delete_unlocked(rows: QuerySet[Any]) -> None:
     """Delete rows that are out of date, but for those that somebody else is just deleting: two cannot deadlock."""
     rows.filter(pk__in=rows.select_for_update(skip_locked=True).values("pk")).delete()

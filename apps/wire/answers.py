@@ -64,6 +64,11 @@ class Answers:
         self._tasks[command.ask] = session, task
         task.add_done_callback(lambda _: self._tasks.pop(command.ask, None))
 
+    @property
+    def number(self) -> int:
+        """How many asks are open."""
+        return len(self._tasks)
+
     def of(self, session: Session) -> list[asyncio.Task[None]]:
         """The open asks about values of this session."""
         return [task for mine, task in self._tasks.values() if mine is session]

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager, ExitStack
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from django.conf import settings
 
 from apps.accounts.queries import user_of_live_token
 from apps.accounts.scopes import check_scope
+from apps.compute import live
 from apps.compute.sessions import Session
 from apps.compute.workers import Workers
 from apps.core import logs, metrics
@@ -38,6 +40,7 @@ SAY_SEEN_AFTER = 64
 """Batches without a reply, after which the client is told what has arrived: it keeps them until then."""
 GOODBYE_WITHIN = 1.0
 """Seconds for which a client that does not read is waited for."""
+REFUSALS = (m.Error, m.Refused)
 
 
 class Socket(Protocol):
@@ -77,6 +80,8 @@ class Conversation:
         self._inbox, self._outbox = Inbox(), Outbox()
         self._unanswered = 0
         self._bad_frames = 0
+        self._opened = now()
+        self._last_error: tuple[str, datetime] | None = None
         self._answers = Answers(self)
         self._sessions: set[Session] = set()
         """The one of the program, and those of earlier ones until their last answer has arrived."""
@@ -97,6 +102,7 @@ class Conversation:
             self._around.enter_context(rooms.session(user))
         with self.in_log():
             self._around.callback(log.opened(self.id, user=self._greeted.user, client=self._greeted.client))
+        self._around.enter_context(live.session(self))
         self._doubt, self._checking = listen("tokens"), asyncio.Lock()
         self._around.callback(forget, "tokens", self._doubt)
         self._doubt.set()
@@ -122,6 +128,19 @@ class Conversation:
             self.uploads.close()
             for session in self._sessions:
                 session.close()
+
+    async def stop(self, error: GridError) -> None:
+        """Somebody ends it: its client is told so, now or when it comes back."""
+        parked.turn_away(self, error)
+        await self.goodbye(error)
+
+    def look(self) -> live.Look:
+        """How it stands, for those who look after the node."""
+        waits = None
+        if self.parked_at is not None:
+            waits = now() - timedelta(seconds=asyncio.get_running_loop().time() - self.parked_at)
+        client, asks = log.shown(self._greeted.client), self._answers.number
+        return live.Look(self.caller.user, client, self._opened, waits, asks, self._last_error, self.session.running)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -167,6 +186,7 @@ class Conversation:
         for upload in self.uploads.received():
             await self._put(self._outbox.pack(m.Ack(*upload), seen=self._inbox.last)[1])
         self._answers.resume(greeted.seen)
+        live.changed()
 
     def detach(self, socket: Socket, *, left: bool) -> None:
         """The socket is gone. `left`: its client closed it on purpose, and will not come back."""
@@ -180,6 +200,7 @@ class Conversation:
             self._spawn(self.end())
         else:
             self._expiry = loop.call_later(m.OUTLIVES, lambda: self._spawn(self.end()))
+            live.changed()
 
     # --- whose it is ---
 
@@ -337,6 +358,8 @@ class Conversation:
     async def reply(self, command: m.NodeCommand | None) -> int:
         """Say something, or with None only what has arrived; returns the number of the batch."""
         metrics.said(command)
+        if isinstance(command, REFUSALS):
+            self._last_error = command.code, now()
         async with self._sending:
             self._unanswered = 0
             number, frame = self._outbox.pack(command, seen=self._inbox.last)
