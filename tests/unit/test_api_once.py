@@ -30,7 +30,7 @@ KEYED = {
     "PATCH datasets/<str:slug>/", "POST datasets/<str:slug>/grants/", "DELETE grants/<int:id>/",
     "DELETE plans/<str:name>/", "POST requests/<uuid:id>/approve/", "POST requests/<uuid:id>/deny/",
     "POST requests/<uuid:id>/withdraw/", "POST users/", "PATCH users/<str:username>/", "POST teams/",
-    "PATCH teams/<str:slug>/", "DELETE tokens/<str:prefix>/", "POST membership/",
+    "PATCH teams/<str:slug>/", "DELETE tokens/<str:prefix>/", "POST membership/", "POST sessions/<uuid:id>/stop/",
 }  # fmt: skip
 NOT_KEYED = {
     # Their replies are secrets.
