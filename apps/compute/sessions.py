@@ -205,6 +205,7 @@ class Session:
         self.stop()
         if self._own_folder is not None:
             self._own_folder.remove()
+            self._own_folder = None  # its descriptor may be somebody else's by the next call
 
 
 def _names(ids: list[str]) -> dict[str, str]:
