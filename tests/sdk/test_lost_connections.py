@@ -19,7 +19,7 @@ from gridclient.node import Node
 from gridclient.program.graph import Node as Operation
 from gridclient.program.graph import Ref
 from gridclient.wire import messages as m
-from gridclient.wire.errors import AuthenticationError, ConnectionLostError
+from gridclient.wire.errors import AuthenticationError, ConnectionLostError, SessionStoppedError
 from tests.sdk.fake_node import FakeNode, running
 
 CHUNK = 4096
@@ -334,6 +334,16 @@ def test_nobody_is_asked_again_after_a_goodbye(fake: FakeNode, hospital: Node) -
     assert hospital.lost
     time.sleep(0.05)
     assert fake.greetings == 1
+
+
+def test_who_was_away_when_the_session_was_stopped_hears_so_and_tries_no_more(fake: FakeNode, hospital: Node) -> None:
+    births = hospital.dataset("births").pointer()
+    births.sum().get()
+    away = m.Goodbye("session_stopped", "An administrator of this node ended this session: Maintenance.")
+    fake.turned_away, fake.happens = [away], Cut("take", "cut")
+    with pytest.raises(SessionStoppedError, match="Maintenance"):
+        births.sum().get()
+    assert hospital.lost and fake.greetings == 1
 
 
 def test_a_token_that_ended_meanwhile_ends_the_attempts(fake: FakeNode, hospital: Node) -> None:
