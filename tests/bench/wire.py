@@ -8,6 +8,7 @@ so that looking at it takes nothing of the time. `ARGS="--minutes 10"` for a lon
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import resource
@@ -83,7 +84,7 @@ class Bench:
 
     def memory(self) -> int:
         """Bytes of the node and its workers, pages that they share counted once."""
-        return sum(_proportional(pid) for pid in processes.group(self.process.pid))
+        return processes.memory(self.process.pid)
 
     @contextmanager
     def peak(self) -> Iterator[list[int]]:
@@ -307,6 +308,7 @@ def _p99(tiny: Any) -> float:
 
 def restart(node: Bench, crew: Crew) -> list[Row]:
     """From the first answer of a node that was killed until somebody who waits for a value has it."""
+    logging.getLogger("gridclient").setLevel(logging.ERROR)  # that connections are lost is the point here
     after = []
     for _ in range(5):
         session = crew.enter(crew.hire("scientist").user)
@@ -367,12 +369,3 @@ def _lag(node: Bench) -> tuple[int, int]:
     found = dict(line.rsplit(" ", 1) for line in lines if line.startswith(name))
     total = int(float(found[f"{name}_count"]))
     return total - int(float(found[f'{name}_bucket{{le="{LAG}"}}'])), total
-
-
-def _proportional(pid: int) -> int:
-    """Bytes of a process, each page divided by how many share it; 0 when it has gone."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))

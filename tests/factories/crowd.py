@@ -76,7 +76,7 @@ class Member:
     async def doubled(self) -> np.ndarray:
         """Ask for twice the constant, and drop it."""
         value, ask = Ref(next(self._ids)), next(self._asks)
-        node = Node(value.node, "aten::add", [Ref(1), Ref(1)], {}, 1)
+        node = Node(value.node, "aten::add.Tensor", [Ref(1), Ref(1)], {}, 1)
         await self._say(next(self._batches), [m.Run([node]), m.Get(ask, value)])
         while not (heard := await self._heard()):
             pass
