@@ -33,8 +33,10 @@ class Constants:
         self._refused: dict[str, GridError] = {}
 
     def put(self, digest: str, header: TensorHeader, data: bytes | None, path: str | None) -> None:
-        """Take a constant whose digest is right; that of a file was checked as it arrived. Never raises: what is wrong is
-        told when the constant is used."""
+        """Take a constant whose digest is right; that of a file was checked while it arrived.
+
+        Never raises: what is wrong is told when the constant is used.
+        """
         if digest in self._known:
             return
         try:
