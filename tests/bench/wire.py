@@ -358,7 +358,12 @@ def crowd(node: Bench, minutes: float) -> list[Row]:
     return [
         Row(f"{IDLE:,} idle and {BUSY} busy sessions for {minutes:g} min", f"{met['asks'] / seconds:.0f} values/s"),
         Row("    errors", str(len(met["errors"])), "none", not met["errors"]),
-        Row("    memory in the second half", f"{half / MIB:.0f} {grown:+.1f} MiB", f"at most +{most:.0f}", grown <= most),
+        Row(
+            "    memory in the second half",
+            f"{half / MIB:.0f} {grown:+.1f} MiB",
+            f"at most +{most:.0f}",
+            grown <= most,
+        ),
         Row("    event loop late by more than 5 ms", f"{share:.2%}", "at most 1 %", share <= 0.01),
         Row("    p99 of a websocket ping", f"{trips[int(0.99 * len(trips))] * 1e3:.2f} ms"),
     ]
