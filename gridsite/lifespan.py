@@ -1,5 +1,5 @@
-"""What lives as long as the process: the worker pool, the node's announcements, the runner of approved requests, and
-what is done once a day.
+"""What lives as long as the process: the worker pool, the node's announcements, the runner of approved requests, the
+account of what is alive, and what is done once a day.
 
 Announcing and running are for one process of a deployment: the others wait for their turn.
 """
@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import DatabaseError
 
 from apps.accounts.once import forget_old
+from apps.compute import live
 from apps.compute.workers import Workers
 from apps.core import metrics, wake
 from apps.core.database import in_database
@@ -46,6 +47,7 @@ class Lifespan:
             await in_database(_tidy)
             await workers.start()
             tasks.append(_task(_by_turns("requests", partial(runner.run, workers)), "requests"))
+            tasks.append(_task(live.run(workers), "sessions"))
             if settings.GRID_NETWORK_URL:
                 tasks.append(_task(_by_turns("announcer", announcer.run), "announcer"))
         await send({"type": "lifespan.startup.complete"})

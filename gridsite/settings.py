@@ -45,7 +45,9 @@ GRID_DISK_FLOOR = env.int(
 )
 
 # --- limits -----------------------------------------------------------------------------------------------------
-GRID_MAX_UPLOAD = env.int("GRID_MAX_UPLOAD", 4 * 2**30, low=1, help="Most bytes of one upload.")
+GRID_MAX_UPLOAD = env.int(
+    "GRID_MAX_UPLOAD", 4 * 2**30, low=1, help="Most bytes of a session's uploads, and of its answers under way."
+)
 GRID_MAX_VALUE = env.int("GRID_MAX_VALUE", 2**30, low=1, help="Most bytes of one computed value.")
 GRID_SESSION_MEMORY = env.int(
     "GRID_SESSION_MEMORY", 4 * 2**30, low=2**28, help="Most bytes of memory of a session's worker."
@@ -240,8 +242,11 @@ LOGGING = {
         "json": {"()": "apps.core.logs.JsonFormatter"},
     },
     "filters": {"secrets": {"()": "apps.core.logs.SecretFilter"}, "once": {"()": "apps.core.logs.OnceAMinute"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": GRID_LOG, "filters": ["secrets"]}},
-    "root": {"handlers": ["console"], "level": "INFO"},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": GRID_LOG, "filters": ["secrets"]},
+        "recent": {"class": "apps.core.recent.RecentErrors"},
+    },
+    "root": {"handlers": ["console", "recent"], "level": "INFO"},
     # A line for each outbound call, each refusal and each socket would hide what matters; `apps.wire` says whose
     # session begins and ends.
     "loggers": {

@@ -10,6 +10,7 @@ AUDIT_READ = "audit.read"
 EVERYTHING_READ = "everything.read"
 ACCOUNTS_MANAGE = "accounts.manage"
 NETWORK_OPERATE = "network.operate"
+NODE_OPERATE = "node.operate"
 COMPUTE_USE = "compute.use"
 CONSOLE_OPEN = "console.open"
 
@@ -21,7 +22,10 @@ ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "scientist": ("Data scientist", (COMPUTE_USE,)),
     "reviewer": ("Reviewer", (REQUESTS_REVIEW, COMPUTE_USE, CONSOLE_OPEN)),
     "auditor": ("Auditor", (EVERYTHING_READ, AUDIT_READ, CONSOLE_OPEN)),
-    ADMINISTRATOR: ("Administrator", (ACCOUNTS_MANAGE, NETWORK_OPERATE, AUDIT_READ, COMPUTE_USE, CONSOLE_OPEN)),
+    ADMINISTRATOR: (
+        "Administrator",
+        (ACCOUNTS_MANAGE, NETWORK_OPERATE, NODE_OPERATE, AUDIT_READ, COMPUTE_USE, CONSOLE_OPEN),
+    ),
 }
 
 # An account that signed in through a network has no roles; this is all it may do until someone gives it one.

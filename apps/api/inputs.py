@@ -86,6 +86,12 @@ class Judgement(Body, frozen=True):
     seen: str | None = None
 
 
+class Stop(Body, frozen=True):
+    """Why a session is stopped, for its user to read."""
+
+    reason: str
+
+
 def read(request: Request, kind: type[T]) -> T:
     """Decode the body. Raises InvalidInputError that names the field at fault."""
     body = request.body or b"{}"

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from apps.accounts.models import AccessToken, Team, User
 from apps.audit.models import AuditEvent
+from apps.compute.models import LiveSession
 from apps.datarequests.models import DataRequest
 from apps.datarequests.queries import words_for
 from apps.permissions.models import Grant
@@ -102,6 +103,23 @@ def data_request(row: DataRequest, visible: Set[UUID]) -> dict[str, Any]:
         "answered_at": row.answered_at,
         "delivered_at": row.delivered_at,
         "failure": row.failure,
+    }
+
+
+def session(row: LiveSession, *, loads: bool) -> dict[str, Any]:
+    """`loads`: whether the reader looks after the node. To others, what a worker takes could tell of private values."""
+    worker = row.worker if loads else None
+    return {
+        "id": row.pk,
+        "user": row.user.username,
+        "client": row.client,
+        "opened": row.opened,
+        "state": row.state,
+        "waits_since": row.waits_since,
+        "open_asks": row.asks,
+        "last_error": row.last_error or None,
+        "last_error_at": row.last_error_at,
+        "worker": worker and {name: worker[name] for name in ("pid", "rss", "pss", "cpu", "isolated")},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import include, path, re_path
 
-from apps.api import audit, datasets, people, plans, requests, signing, views
+from apps.api import audit, datasets, people, plans, requests, sessions, signing, views
 
 urlpatterns = [
     path("", include("apps.api.network_urls")),
@@ -29,6 +29,8 @@ urlpatterns = [
     path("requests/<uuid:id>/approve/", requests.Approve.as_view()),
     path("requests/<uuid:id>/deny/", requests.Deny.as_view()),
     path("requests/<uuid:id>/withdraw/", requests.Withdraw.as_view()),
+    path("sessions/", sessions.Sessions.as_view()),
+    path("sessions/<uuid:id>/stop/", sessions.Stop.as_view()),
     path("audit/", audit.Events.as_view()),
     path("audit/verify/", audit.Verify.as_view()),
     re_path(r"", views.Absent.as_view()),

@@ -34,6 +34,7 @@ class Verb(StrEnum):
     PLAN_DOWNLOADED = "plan_downloaded"
     PLAN_DELETED = "plan_deleted"
     SESSION_CLOSED = "session_closed"
+    SESSION_STOPPED = "session_stopped"
     NODE_JOINED = "node_joined"
     NODE_APPROVED = "node_approved"
     NODE_REJECTED = "node_rejected"

@@ -217,16 +217,39 @@ class Workers:
         self.isolated = False
         """Whether the kernel lets workers give up the network; known once started."""
 
+    @property
+    def alive(self) -> list[Worker]:
+        """Those that can still be asked."""
+        return [worker for worker in self._open if worker.alive]
+
+    @property
+    def forkserver(self) -> int | None:
+        """Its process id, while there is one."""
+        return None if self._server is None else self._server.pid
+
     async def start(self) -> None:
         """Start the forkserver (a second or two); `open` does it too when nobody did."""
         async with self._lock:
             await self._started()
 
-    async def open(self, session_id: str, limits: Limits, folder: Path) -> Worker:
+    async def open(
+        self, session_id: str, limits: Limits, folder: Path, on_end: Callable[[], None] | None = None
+    ) -> Worker:
         """A new worker, ready in about 30 ms. `folder` is the session's own, for long values and constants.
 
-        Raises InternalError when no process can be started.
+        Whoever is cancelled meanwhile leaves none. Raises InternalError when no process can be started.
         """
+        opening = asyncio.create_task(self._open_one(session_id, limits, folder, on_end))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The forkserver answers in any case: unread, its answer would give the next session this one's process.
+            opening.add_done_callback(_unwanted)
+            raise
+
+    async def _open_one(
+        self, session_id: str, limits: Limits, folder: Path, on_end: Callable[[], None] | None
+    ) -> Worker:
         async with self._lock:
             control = await self._started()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -242,8 +265,9 @@ class Workers:
                 ours.close()
                 self._stop()
                 raise InternalError("No worker could be started. Try again in a moment.") from error
-            self._open = [worker for worker in self._open if worker.alive]
+            self._open = self.alive
             worker = Worker(ours, descriptors[0], msgspec.msgpack.decode(answer, type=int), limits, self.isolated)
+            worker.on_end = on_end
             self._open.append(worker)
             return worker
 
@@ -255,7 +279,7 @@ class Workers:
     @property
     def pids(self) -> list[int]:
         """The workers that are alive."""
-        return [worker.pid for worker in self._open if worker.alive]
+        return [worker.pid for worker in self.alive]
 
     async def close(self) -> None:
         """Kill every worker and the forkserver."""
@@ -303,6 +327,11 @@ class Workers:
             self._server.kill()
             self._server.wait()
             self._server = None
+
+
+def _unwanted(opening: asyncio.Task[Worker]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().kill()
 
 
 def _spawn(control: int) -> subprocess.Popen[bytes]:

@@ -21,6 +21,8 @@ class Act(forms.Form):
     note: ClassVar[str] = ""
     tone: ClassVar[str] = "plain"
     """How the button looks: plain, good or danger."""
+    ends: ClassVar[bool] = False
+    """Whether the object is gone afterwards, and its page with it."""
 
     def __init__(self, *args: Any, user: User, obj: Any = None, **kwargs: Any) -> None:
         self.user = user

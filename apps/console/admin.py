@@ -3,7 +3,19 @@
 from django.contrib import admin
 from django.contrib.auth.models import Group
 
-from apps.console import accounts, audit, compute, datarequests, datasets, network, permissions, plans, tags, tokens
+from apps.console import (
+    accounts,
+    audit,
+    compute,
+    datarequests,
+    datasets,
+    network,
+    node,
+    permissions,
+    plans,
+    tags,
+    tokens,
+)
 
 __all__ = [
     "accounts",
@@ -12,6 +24,7 @@ __all__ = [
     "datarequests",
     "datasets",
     "network",
+    "node",
     "permissions",
     "plans",
     "tags",

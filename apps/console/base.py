@@ -148,8 +148,7 @@ class GridAdmin(ModelAdmin):
         if form.is_valid():
             try:
                 messages.success(request, form.run())
-                # What an act has deleted has no page.
-                return redirect(self._list_url() if obj.pk is None else page_of(obj))
+                return redirect(self._list_url() if chosen.ends else page_of(obj))
             except NotPermittedError as error:
                 raise PermissionDenied from error
             except GridError as error:

@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from apps.accounts.models import AccessToken, Role, Team, User
 from apps.audit.models import AuditEvent
-from apps.compute.models import StoredAnswer
+from apps.compute.models import LiveSession, StoredAnswer
 from apps.console.base import person
 from apps.datarequests.models import DataRequest
 from apps.datarequests.queries import requests_i_may_decide
@@ -33,7 +33,7 @@ GROUPS: dict[str, list[tuple[str, Any]]] = {
     ],
     "Network": [("hub", Node), ("campaign", Announcement), ("hub", Membership)],
     "People": [("person", User), ("group", Team), ("badge", Role), ("vpn_key", AccessToken)],
-    "Oversight": [("fact_check", AuditEvent)],
+    "Oversight": [("fact_check", AuditEvent), ("monitor_heart", LiveSession)],
 }
 
 

@@ -23,6 +23,7 @@ class Delete(Act):
     label = "Delete"
     note = "Nobody can call it any more, and its name is free. This cannot be taken back."
     tone = "danger"
+    ends = True
 
     @classmethod
     def allowed(cls, user: User, obj: Plan) -> bool:

@@ -87,6 +87,14 @@ def link(reader: User, target: Model | None, text: str = "") -> SafeString:
     return format_html('<a class="console-link" href="{}">{}</a>', page_of(target), text)
 
 
+MIB, GIB = 2**20, 2**30
+
+
+def size(nbytes: int) -> str:
+    """Bytes in whole mebibytes, rounded up, or in gibibytes: exact ones would tell how many rows there are."""
+    return f"{nbytes / GIB:.1f} GiB" if nbytes >= 10 * GIB else f"{-(-nbytes // MIB):,} MiB"
+
+
 def times(shape: Iterable[int]) -> str:
     """A shape in words: "84 × 2"; "one number" for a scalar."""
     return " × ".join(str(extent) for extent in shape) or "one number"

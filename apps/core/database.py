@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
@@ -27,12 +28,24 @@ def _call(function: Callable[[], T], called: float) -> T:
     return function()
 
 
+def waiting() -> int:
+    """How many calls wait for the thread. Its own queue is asked: a counter of ours would cost something every time."""
+    return _thread._work_queue.qsize()
+
+
 def delete_unlocked(rows: QuerySet[Any]) -> None:
     """Delete rows that are out of date, but for those that somebody else is just deleting: two cannot deadlock."""
     rows.filter(pk__in=rows.select_for_update(skip_locked=True).values("pk")).delete()
 
 
 async def in_database(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Run a function that uses the ORM in the database thread."""
-    called = partial(function, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_thread, _call, called, perf_counter())
+    """Run a function that uses the ORM in the database thread. Who is cancelled waits for what has begun."""
+    called = _thread.submit(_call, partial(function, *args, **kwargs), perf_counter())
+    try:
+        return await asyncio.wrap_future(called)
+    except asyncio.CancelledError:
+        # It may be about to commit, with files that whoever was cancelled removes now.
+        if not called.cancelled():
+            with suppress(Exception):  # nobody is there to be told
+                await asyncio.wrap_future(called)
+        raise

@@ -6,12 +6,15 @@ client has presented its successor, because the welcome itself may be lost with 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from typing import Protocol
 from uuid import UUID
 
 from apps.compute.release import Caller
+from gridclient.wire.errors import GridError
+from gridclient.wire.messages import OUTLIVES
 
 
 class Resumable(Protocol):
@@ -28,6 +31,8 @@ class Resumable(Protocol):
 
 
 _by_digest: dict[str, Resumable] = {}
+_stopped: dict[str, tuple[Caller, GridError]] = {}
+"""Digests of tokens of sessions that somebody stopped, and why: for as long as their clients would come back."""
 
 
 def next_token(conversation: Resumable, presented: str = "") -> str:
@@ -41,17 +46,33 @@ def next_token(conversation: Resumable, presented: str = "") -> str:
 
 
 def find(token: str, caller: Caller) -> Resumable | None:
-    """The conversation to go on with: this user's, on the same access token. None alike for every reason against."""
-    found = _by_digest.get(_digest(token)) if token else None
-    return (
-        found if found is not None and (found.caller.user, found.caller.token) == (caller.user, caller.token) else None
-    )
+    """The conversation to go on with: this user's, on the same access token. None alike for every reason against.
+
+    Raises why it was stopped, if somebody stopped it.
+    """
+    digest = _digest(token) if token else ""
+    stopped = _stopped.get(digest)
+    if stopped is not None and _same(stopped[0], caller):
+        raise type(stopped[1])(stopped[1].message)  # a new one: the same would keep the traceback of each time
+    found = _by_digest.get(digest)
+    return found if found is not None and _same(found.caller, caller) else None
+
+
+def _same(one: Caller, other: Caller) -> bool:
+    return (one.user, one.token) == (other.user, other.token)
 
 
 def forget(conversation: Resumable) -> None:
     """The conversation has ended."""
     _withdraw(conversation)
     conversation.resume_tokens = []
+
+
+def turn_away(conversation: Resumable, why: GridError) -> None:
+    """Somebody stops the conversation: its client, if it comes back, is told so instead of getting another one."""
+    for digest in conversation.resume_tokens:
+        _stopped[digest] = conversation.caller, why
+        asyncio.get_running_loop().call_later(OUTLIVES, _stopped.pop, digest, None)
 
 
 async def make_room(user: UUID | None) -> bool:

@@ -12,6 +12,7 @@ from apps.accounts.once import KEPT_FOR
 from gridclient.program import graph
 from gridclient.wire import frames
 from gridclient.wire import messages as m
+from gridclient.wire.errors import SessionStoppedError
 
 _INTRODUCTION = """\
 # The wire
@@ -47,6 +48,10 @@ offset that its receiver acknowledges first. A batch that arrives twice is passe
 bytes ends the session. A token is good for one socket: each welcome brings the next one, and the one before stays good
 until that is presented. Where the welcome names another session, nothing is left of the old one: the client says again
 what its values are made from. `lost` and `begin` do the same without a new socket.
+
+A `goodbye` ends the session, and no token brings it back. Where its code is `session_stopped` (the socket is closed
+with {stopped}), an administrator of the node or the account itself has ended it, and the message says why: a client
+does not connect again by itself. One that was away at the time gets this goodbye in place of a welcome.
 
 An ask that changes something may carry a key: 1 to 64 visible ASCII characters that the client chooses, a new one for
 each ask. Whoever asks the same again under it within {kept} days, in whatever session, gets the first reply, and
@@ -107,6 +112,7 @@ def page() -> str:
         in_flight=frames.CHUNKS_IN_FLIGHT,
         protocol=m.PROTOCOL_VERSION,
         outlives=m.OUTLIVES,
+        stopped=SessionStoppedError.close,
         kept=KEPT_FOR.days,
         inline=m.INLINE_LIMIT,
         inline_constant=m.INLINE_CONSTANT_LIMIT,

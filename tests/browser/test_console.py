@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
+from gridclient.wire.errors import SessionStoppedError
 from gridclient.wire.messages import Column
 from tests.factories.grid import LiveGrid
-from tests.factories.raw import RawClient, rest, sign_in
+from tests.factories.raw import RawClient, listed_sessions, rest, sign_in
 
 DRIVER = shutil.which("chromedriver")
 PASSWORD = "a long enough password"
@@ -81,6 +83,14 @@ class Browser:
                 "return e.tagName + ' ' + words.trim().replace(/\\s+/g, ' ')"
             )
         )
+
+    def tab_to(self, wanted: Callable[[str, str], bool], most: int = 60) -> bool:
+        """Press Tab until what has the focus is wanted, by its words and its address."""
+        for _ in range(most):
+            self.driver.switch_to.active_element.send_keys(Keys.TAB)
+            if wanted(self.focused(), self.driver.switch_to.active_element.get_attribute("href") or ""):
+                return True
+        return False
 
     @property
     def text(self) -> str:
@@ -180,7 +190,7 @@ def test_an_auditor_sees_all_and_can_do_nothing(requests: list[str], browser: Br
         str(link.get_attribute("href")) for link in browser.driver.find_elements(By.CSS_SELECTOR, "#nav-sidebar a")
     ]
     lists = [link for link in links if link.count("/") == 6]
-    assert len(lists) == 13
+    assert len(lists) == 14
     for address in lists:
         browser.driver.get(address)
         assert not browser.has("a[href='add/']"), address
@@ -206,6 +216,30 @@ def test_lists_menus_and_filters_work_by_keyboard_alone(requests: list[str], bro
     browser.wait(lambda: browser.focused() == "BUTTON Filters")
 
 
+def test_an_administrator_stops_a_session_by_keyboard_and_sees_it_go(
+    requests: list[str], browser: Browser, grid: LiveGrid
+) -> None:
+    browser.sign_in("adm")
+    with RawClient(grid.hospital.url, sign_in(grid.hospital.url, "sci", PASSWORD)) as scientist:
+        session = str(UUID(scientist.welcome.session))
+        page = f"/admin/compute/livesession/{session}/change/"
+        browser.wait(lambda: session in listed_sessions(grid.hospital.url, scientist.token))
+        browser.open("/admin/compute/livesession/?q=sci")
+        assert browser.tab_to(lambda words, href: page in href)
+        browser.leave(lambda: browser.driver.switch_to.active_element.send_keys(Keys.ENTER))
+        assert "Stop this session" in browser.text and "sci" in browser.text
+        assert browser.tab_to(lambda words, href: words.startswith("SUMMARY Stop this session"))
+        browser.driver.switch_to.active_element.send_keys(Keys.ENTER + Keys.TAB + "Maintenance tonight." + Keys.TAB)
+        assert browser.focused() == "BUTTON Stop this session"
+        browser.leave(lambda: browser.driver.switch_to.active_element.send_keys(Keys.ENTER))
+        assert "The session of sci is being stopped" in browser.text
+        with pytest.raises(SessionStoppedError, match=r"ended this session: Maintenance tonight\."):
+            scientist.receive()
+        # Nobody touches the page: it looks again by itself.
+        browser.wait(lambda: not browser.has(f"a[href*='{session}']"))
+        assert "Node" in browser.driver.title
+
+
 def test_a_narrow_window_has_the_menu_and_nothing_is_cut_off(requests: list[str], browser: Browser) -> None:
     browser.sign_in("ona")
     try:
@@ -220,6 +254,9 @@ def test_a_narrow_window_has_the_menu_and_nothing_is_cut_off(requests: list[str]
         ):
             browser.open(f"/admin/{path}")
             assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= 390, path
+        browser.sign_in("aud")
+        browser.open("/admin/compute/livesession/")
+        assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= 390
         browser.find("[aria-label=Menu]").click()
         browser.wait(lambda: browser.find("#nav-sidebar a").is_displayed())
     finally:

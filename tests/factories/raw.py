@@ -51,6 +51,13 @@ def sign_in(url: str, username: str, password: str) -> str:
     return str(body["token"])
 
 
+def listed_sessions(url: str, token: str) -> dict[str, dict[str, Any]]:
+    """The sessions that the token's account may see, by id."""
+    status, body = rest("GET", f"{url}/api/sessions/", token=token)
+    assert status == 200, (status, body)
+    return {row["id"]: row for row in body["results"]}
+
+
 class RawClient:
     """A websocket session that sends commands as given. Values come back as numpy arrays, errors are raised."""
 

@@ -23,7 +23,7 @@ from gridclient.listings import PLANS, Found, Listing
 from gridclient.network import GridNetwork
 from gridclient.node import Node
 from gridclient.plans import StoredPlan
-from gridclient.records import Account, Event, Grant, Member, Team, Token
+from gridclient.records import Account, Event, Grant, Member, OpenSession, Team, Token
 from gridclient.wire import messages as m
 from tests.sdk.fake_node import FakeNode, running
 
@@ -110,6 +110,8 @@ def shown(node: Node, fake: FakeNode) -> list[Any]:
         node.datasets(),
         node.search(),
         Found({HOSTILE: node.search()}),
+        OpenSession({**row, "client": HOSTILE}, node.http),
+        OpenSession.listed([{**row, "client": HOSTILE}], http=node.http),
         *records,
         *(type(record).listed([record._fields]) for record in records),
     ]

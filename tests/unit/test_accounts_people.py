@@ -141,7 +141,14 @@ MAY = {
     "scientist": {"compute.use"},
     "reviewer": {"requests.review", "compute.use", "console.open"},
     "auditor": {"everything.read", "audit.read", "console.open"},
-    "administrator": {"accounts.manage", "network.operate", "audit.read", "compute.use", "console.open"},
+    "administrator": {
+        "accounts.manage",
+        "network.operate",
+        "node.operate",
+        "audit.read",
+        "compute.use",
+        "console.open",
+    },
     "stranger": set(),
 }
 

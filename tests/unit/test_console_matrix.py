@@ -13,7 +13,7 @@ from django.urls import URLPattern, URLResolver
 from apps.accounts import actions as accounts
 from apps.accounts.models import AccessToken, Team, User
 from apps.audit.models import AuditEvent
-from apps.compute.models import StoredAnswer
+from apps.compute.models import LiveSession, StoredAnswer
 from apps.core import clock, keys
 from apps.datarequests.models import DataRequest
 from apps.datasets.models import Dataset, Visibility
@@ -25,6 +25,7 @@ from apps.plans.models import Plan
 from apps.tags.models import Tag
 from gridclient.program.plan_format import decode_plan
 from gridsite.reference.plans import vectors
+from tests.factories.live import open_session
 from tests.factories.network import member, metadata
 from tests.factories.people import People
 from tests.factories.queue import publish, submit
@@ -63,6 +64,9 @@ MATRIX = {
     "compute_storedanswer_changelist": "302 302 200 200 403 200 403",
     "compute_storedanswer_change": "302 302 200 404 403 200 403",
     "compute_storedanswer_act": "302 302 404 404 403 404 403",
+    "compute_livesession_changelist": "302 302 403 403 403 200 200",
+    "compute_livesession_change": "302 302 403 403 403 200 200",
+    "compute_livesession_act": "302 302 403 403 403 403 302",
     "datarequests_datarequest_changelist": "302 302 200 200 200 200 403",
     "datarequests_datarequest_change": "302 302 200 404 200 200 403",
     "datarequests_datarequest_act": "302 302 302 404 302 403 403",
@@ -108,6 +112,7 @@ ON_A_NETWORK = {
     "datarequests_datarequest_changelist": "302 302 403 403 403 403 403",
     "permissions_grant_changelist": "302 302 403 403 403 403 403",
     "compute_storedanswer_changelist": "302 302 403 403 403 403 403",
+    "compute_livesession_changelist": "302 302 403 403 403 403 403",
     "plans_plan_changelist": "302 302 403 403 403 403 403",
 }
 # fmt: on
@@ -117,6 +122,7 @@ ACTS = {
     "accounts_team": ["changemembers"],
     "accounts_accesstoken": ["revoke"],
     "audit_auditevent": [],
+    "compute_livesession": ["stop"],
     "compute_storedanswer": [],
     "datarequests_datarequest": ["approve", "deny", "withdraw"],
     "datasets_dataset": ["describe"],
@@ -159,6 +165,7 @@ def house(people: People) -> dict[str, str]:
         "accounts_team": str(team.pk),
         "accounts_accesstoken": str(token.pk),
         "audit_auditevent": "1",
+        "compute_livesession": str(open_session(people.scientist).pk),
         "compute_storedanswer": str(answer.pk),
         "datarequests_datarequest": str(request.pk),
         "datasets_dataset": str(dataset.pk),
@@ -323,6 +330,7 @@ def test_no_page_has_a_private_value_or_a_secret(people: People, house: dict[str
         ("owner", "datasets/datasetversion", "sha256__startswith=a"),
         ("owner", "tags/tag", "datasets__name__startswith=S"),
         ("owner", "datarequests/datarequest", "requester__password__startswith=argon2"),
+        ("administrator", "compute/livesession", "user__password__startswith=argon2"),
         ("owner", "permissions/grant", "given_by__password__startswith=argon2"),
     ],
 )
@@ -370,7 +378,7 @@ def test_a_dataset_page_names_who_was_granted_what_to_its_owner_only(people: Peo
 def state() -> list[object]:
     """What may not change by looking."""
     rows: list[object] = [AuditEvent.objects.count(), Node.objects.filter(state=State.APPROVED).count()]
-    for model in (DataRequest, Grant, AccessToken, Dataset, Membership, Node, Plan, Team):
+    for model in (DataRequest, Grant, AccessToken, Dataset, LiveSession, Membership, Node, Plan, Team):
         rows += list(model._default_manager.order_by("pk").values())
     rows += [
         (user.username, user.is_active, user.password, [role.pk for role in user.roles.order_by("pk")])

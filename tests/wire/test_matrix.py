@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -16,11 +17,11 @@ from gridclient.program.graph import ASSET, Node, Ref, tensor_digest
 from gridclient.program.operations import OPERATIONS_VERSION
 from gridclient.wire import messages as m
 from gridclient.wire.errors import GridError
-from tests.factories.crew import fresh
+from tests.factories.crew import eventually, fresh
 from tests.factories.grid import LiveGrid
 from tests.factories.matrix import PEOPLE, Row, by_name, doors, expected, hire_everybody, statuses
 from tests.factories.plans import double
-from tests.factories.raw import RawClient, rest, sign_in
+from tests.factories.raw import RawClient, listed_sessions, rest, sign_in
 from tests.factories.staff import PASSWORD
 
 COLUMNS = [m.Column("a", low=0.0, high=50.0), m.Column("b", low=0.0, high=50.0)]
@@ -71,6 +72,9 @@ ROUTES: list[Row] = [
     ("requests/<uuid:id>/approve/", "POST", "requests/{request}/approve/", WHY, "401 404 200 404 200 403 404"),
     ("requests/<uuid:id>/deny/", "POST", "requests/{request}/deny/", WHY, "401 404 200 404 200 403 404"),
     ("requests/<uuid:id>/withdraw/", "POST", "requests/{request}/withdraw/", {}, "401 404 403 404 403 403 404"),
+    # One's own are one's own to see; of somebody else's, nobody but those who look after the node.
+    ("sessions/", "GET", "sessions/", None, "401 200 200 200 200 200 200"),
+    ("sessions/<uuid:id>/stop/", "POST", "sessions/{session}/stop/", WHY, "401 404 404 404 404 403 200"),
     ("audit/", "GET", "audit/", None, "401 403 403 403 403 200 200"),
     ("audit/verify/", "GET", "audit/verify/", None, "401 403 403 403 403 200 200"),
     ("membership/", "GET", "membership/", None, "401 403 403 403 403 403 200"),
@@ -114,6 +118,7 @@ class World:
             "{token}": self.token,
             "{plan}": lambda: self.plan(allow_download=False),
             "{copied}": lambda: self.plan(allow_download=True),
+            "{session}": self.session,
         }
         for name, make in makers.items():
             if name in text:
@@ -136,6 +141,13 @@ class World:
             transfer = asker.upload(double(name), "plan")
             asker.ask(m.Plan(1, transfer, allow_download))
         return name
+
+    def session(self) -> str:
+        client = RawClient(self.url, self.tokens["asker"])
+        session = str(UUID(client.welcome.session))
+        client.lose()
+        assert eventually(lambda: session in listed_sessions(self.url, self.tokens["asker"]))
+        return session
 
     def token(self) -> str:
         _, made = rest("POST", f"{self.url}/api/tokens/", {"name": "to be revoked"}, token=self.tokens["asker"])

@@ -78,6 +78,8 @@ ROUTES: list[Row] = [
     ("requests/<uuid:id>/approve/", "POST", f"requests/{NO_ID}/approve/", WHY, "401 404 404 404 404 404 404"),
     ("requests/<uuid:id>/deny/", "POST", f"requests/{NO_ID}/deny/", WHY, "401 404 404 404 404 404 404"),
     ("requests/<uuid:id>/withdraw/", "POST", f"requests/{NO_ID}/withdraw/", {}, "401 404 404 404 404 404 404"),
+    ("sessions/", "GET", "sessions/", None, "401 200 200 200 200 200 200"),
+    ("sessions/<uuid:id>/stop/", "POST", f"sessions/{NO_ID}/stop/", WHY, "401 404 404 404 404 404 404"),
     # A node's routes do not exist on a network, for anybody.
     ("challenge/", "POST", "challenge/", {}, "404 404 404 404 404 404 404"),
     ("sign-in/assertion/", "POST", "sign-in/assertion/", {}, "404 404 404 404 404 404 404"),

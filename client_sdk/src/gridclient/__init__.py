@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         RemoteValueError,
         RequestDeniedError,
         RequestPendingError,
+        SessionStoppedError,
         ShapeError,
         VersionMismatchError,
     )
@@ -75,6 +76,7 @@ _HOMES = {
         "RemoteValueError",
         "RequestDeniedError",
         "RequestPendingError",
+        "SessionStoppedError",
         "ShapeError",
         "VersionMismatchError",
     ),
@@ -108,6 +110,7 @@ __all__ = [
     "RemoteValueError",
     "RequestDeniedError",
     "RequestPendingError",
+    "SessionStoppedError",
     "ShapeError",
     "StoredPlan",
     "TablePointer",

@@ -21,6 +21,7 @@ from gridclient.identity import Account, identity_of, sign_in, with_token
 from gridclient.listings import DATASETS, PLANS, POINTERS, REQUESTS, Listing
 from gridclient.program.graph import Node as ProgramNode
 from gridclient.program.graph import Ref
+from gridclient.records import OpenSession
 from gridclient.requests import DataRequest, GetNotPermittedError, checked_reason
 from gridclient.wire import messages as m
 from gridclient.wire.errors import (
@@ -153,6 +154,10 @@ class Node(Administration, Discovery):
     def requests(self, state: str | None = None) -> Listing[DataRequest]:
         """Requests, oldest first: mine, and those that I may look at."""
         return Listing((DataRequest(self, row) for row in self.http.pages("requests/", state=state)), REQUESTS)
+
+    def sessions(self) -> Listing[OpenSession]:
+        """The sessions that are open here, newest first: everybody's for administrators and auditors, mine for me."""
+        return OpenSession.listed(self.http.pages("sessions/"), http=self.http)
 
     def publish(self, spec: m.PublishSpec, values: Sequence[Buffer], mock: Sequence[Buffer] | None) -> Dataset:
         """Upload and publish. Raises InvalidInputError with every problem, PublishNotPermittedError."""

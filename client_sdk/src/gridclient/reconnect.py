@@ -18,6 +18,7 @@ from gridclient.wire.errors import (
     ConnectionLostError,
     GridError,
     InvalidInputError,
+    SessionStoppedError,
     VersionMismatchError,
     from_code,
 )
@@ -26,7 +27,7 @@ from gridclient.wire.frames import unpack
 logger = logging.getLogger("gridclient")
 CLIENT = "gridclient 0.1.0"
 WELCOME_WITHIN = 15.0
-FINAL = (AuthenticationError, InvalidInputError, VersionMismatchError)
+FINAL = (AuthenticationError, InvalidInputError, SessionStoppedError, VersionMismatchError)
 """Answers to a hello that the next one would get too."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 from gridclient import html
+from gridclient.http import Http
 from gridclient.listings import Listing
 
 
@@ -42,9 +43,9 @@ class Record:
         return html.card(type(self).__name__, html.plain(self._fields.get(self.shown[0])), facts)
 
     @classmethod
-    def listed(cls, rows: Iterable[Mapping[str, Any]]) -> Listing[Self]:
-        """The rows of an answer, shown as a table."""
-        return Listing(map(cls, rows), {name: _field(name) for name in cls.shown})
+    def listed(cls, rows: Iterable[Mapping[str, Any]], **beside: Any) -> Listing[Self]:
+        """The rows of an answer, shown as a table. `beside`: what each of them is made with."""
+        return Listing((cls(row, **beside) for row in rows), {name: _field(name) for name in cls.shown})
 
 
 def _field(name: str) -> Callable[[Record], Any]:
@@ -79,6 +80,23 @@ class Event(Record):
     """One line of the audit log: `seq`, `at`, `verb`, `actor`, `target`, `payload`."""
 
     shown = ("seq", "verb", "actor", "target")
+
+
+class OpenSession(Record):
+    """A session on a node, as it stood a few seconds ago: `id`, `user`, `client`, `opened`, `state` (connected, waiting
+    for its client, or stopping), `waits_since`, `open_asks`, `last_error`, `worker` (`pid`; `rss` and `pss` in bytes,
+    `cpu` in milliseconds; `isolated` from the network)."""
+
+    shown = ("id", "user", "state", "opened", "client", "open_asks", "last_error")
+
+    def __init__(self, fields: Mapping[str, Any], http: Http) -> None:
+        super().__init__(fields)
+        self._http = http
+
+    def stop(self, *, reason: str) -> None:
+        """End it. Its client is told who did, and the reason, and its values are gone. Raises NotPermittedError;
+        NotFoundError or ConflictError when it has ended already."""
+        self._fields |= self._http.post(f"sessions/{self.id}/stop/", reason=reason)
 
 
 class Member(Record):

@@ -4,6 +4,7 @@
     ├── AuthenticationError          who you are could not be established
     ├── VersionMismatchError         the two ends speak different protocols
     ├── ConnectionLostError          the peer is not there (any more)
+    ├── SessionStoppedError          somebody who may do so has ended the session: it does not go on
     ├── NotFoundError                absent, or not for you: the two look alike
     ├── NotPermittedError            you may see it, but not do this
     │   ├── GetNotPermittedError     ... take this value (carries `.request(reason=...)` in the SDK)
@@ -57,6 +58,12 @@ class ConnectionLostError(GridError):
     """The other end is not there, or not any more."""
 
     code, status = "connection_lost", 503
+
+
+class SessionStoppedError(GridError):
+    """Somebody who may do so has ended the session, and says why: it does not go on, and no client opens it again."""
+
+    code, status, close = "session_stopped", 409, 4410
 
 
 class NotFoundError(GridError):
