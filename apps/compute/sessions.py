@@ -137,7 +137,7 @@ class Session:
             self._plans.add(digest)
 
     async def constant(self, digest: str, header: TensorHeader, data: bytes | None, path: Path | None) -> None:
-        """Make a constant known to the worker. The worker checks the digest."""
+        """Make a constant known to the worker, which checks the digest of `data`; that of a file is checked already."""
         check_header(header, settings.GRID_MAX_VALUE)
         if data is not None and len(data) != header.nbytes:
             raise InvalidInputError(f"The constant has {len(data)} bytes; its header says {header.nbytes}.")

@@ -13,6 +13,7 @@ from typing import BinaryIO, TypeVar
 from weakref import WeakSet
 
 from apps.core import metrics
+from gridclient.program.graph import begin_digest
 from gridclient.wire.errors import InvalidInputError, LimitExceededError, NotFoundError
 from gridclient.wire.frames import CHUNK_SIZE, CHUNKS_IN_FLIGHT, Frame, pack_chunk
 from gridclient.wire.messages import Upload
@@ -40,7 +41,14 @@ class Incoming:
     path: Path
     file: BinaryIO
     received: int = 0
-    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    digest: hashlib._Hash = field(init=False)
+    wanted: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.command.purpose == "constant" and (header := self.command.header) is not None:
+            self.digest, self.wanted = begin_digest(header.dtype, header.shape), self.command.name
+        else:
+            self.digest, self.wanted = hashlib.sha256(), self.command.sha256
 
 
 class Uploads:
@@ -91,8 +99,8 @@ class Uploads:
                 raise _not_open(frame.transfer)
             if incoming.received < incoming.command.nbytes:
                 return incoming.received, None
-            if incoming.digest.hexdigest() != incoming.command.sha256:
-                raise InvalidInputError(f"Transfer {frame.transfer} arrived damaged: its sha256 does not fit.")
+            if incoming.digest.hexdigest() != incoming.wanted:
+                raise InvalidInputError(f"Transfer {frame.transfer} arrived damaged: its digest does not fit.")
         except BaseException:
             if frame.transfer not in self._open:  # closed meanwhile, and the file with it
                 raise _not_open(frame.transfer) from None

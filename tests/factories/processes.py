@@ -61,6 +61,17 @@ def workers(leader: int) -> set[int]:
     return {pid for pid in group(leader) if _parent(pid) == root}
 
 
+def memory(leader: int) -> int:
+    """Bytes of a web process and all that computes for it; pages that they share count once."""
+    return sum(_proportional(pid) for pid in group(leader))
+
+
+def _proportional(pid: int) -> int:
+    """Bytes of a process, each page divided by how many share it; 0 when it has gone."""
+    lines = _read(pid, "smaps_rollup").splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"Pss:")), 0)
+
+
 def _parent(pid: int) -> int:
     # The name, in brackets, may hold anything.
     fields = _read(pid, "stat").rpartition(b")")[2].split()

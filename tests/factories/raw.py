@@ -136,7 +136,8 @@ class RawClient:
     def upload(self, data: bytes, purpose: str, name: str = "", header: m.TensorHeader | None = None) -> int:
         """Upload bytes, one chunk at a time; returns the transfer's number."""
         transfer = next(self._transfers)
-        self.send(m.Upload(transfer, len(data), hashlib.sha256(data).hexdigest(), purpose, name, header))
+        sha256 = "" if purpose == "constant" else hashlib.sha256(data).hexdigest()
+        self.send(m.Upload(transfer, len(data), sha256, purpose, name, header))
         self._acknowledged(transfer)
         for offset in range(0, len(data), CHUNK_SIZE):
             self.socket.send(pack_chunk(transfer, offset, data[offset : offset + CHUNK_SIZE]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +18,8 @@ from gridclient.program.graph import Node, Ref
 from gridclient.wire import messages as m
 from gridclient.wire.errors import GridError, InvalidInputError, LimitExceededError
 from gridclient.wire.frames import MAX_BATCH, MAX_FRAME, MAX_HELLO, pack_batch
+from tests.factories import processes
+from tests.factories.crowd import gather
 from tests.factories.raw import RawClient
 from tests.factories.staff import Staff, single_node
 
@@ -131,3 +134,20 @@ def test_an_account_that_floods_waits_and_others_do_not(paced: Staff) -> None:
         for flooding in (first, second):  # nothing was refused: it only came later
             assert flooding.get(flooding.constant(np.ones(2))).tolist() == [1.0, 1.0]
         assert time.monotonic() - begin > 1.5
+
+
+def test_a_crowd_gets_its_values_and_the_node_does_not_grow(tmp_path: Path) -> None:
+    with single_node(tmp_path, GRID_MAX_SESSIONS="128", GRID_MAX_SESSIONS_OF_ACCOUNT="128") as server:
+        token = Staff(server).tokens[server.username]
+        leader = processes.server(tmp_path / "vault")
+        full: list[int] = []
+
+        def gathered() -> None:
+            assert len(processes.workers(leader)) == 10, "who asks nothing has no worker"
+            full.append(processes.memory(leader))
+
+        crowd = asyncio.run(gather(server.url, token, idle=100, busy=10, seconds=5, pause=0.1, ready=gathered))
+        assert crowd.errors == []
+        assert crowd.asks > 20
+        processes.wait_until(lambda: not processes.workers(leader), 20, "the workers of sessions that ended are gone")
+        assert processes.memory(leader) < full[0] + 32 * 2**20

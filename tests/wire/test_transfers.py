@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from apps.wire import transfers
+from gridclient.program.graph import tensor_digest
 from gridclient.wire import messages as m
-from gridclient.wire.errors import GridError, NotFoundError
+from gridclient.wire.errors import GridError, InvalidInputError, NotFoundError
 from gridclient.wire.frames import (
     CHUNK_SIZE,
     CHUNKS_IN_FLIGHT,
@@ -110,6 +111,19 @@ def test_constant_that_is_not_what_its_digest_says_is_refused(staff: Staff, scie
         with pytest.raises(GridError):
             client.get(client.node("grid::constant", "0" * 64))
         goes_on(client)
+
+
+def test_uploaded_constant_that_is_not_what_its_name_says_is_refused(staff: Staff, scientist: str) -> None:
+    values = np.arange(1024.0)
+    header = m.TensorHeader("float64", [1024], values.nbytes)
+    transposed = tensor_digest("float64", [32, 32], values.tobytes())
+    with staff.client(scientist) as client:
+        for name in ("0" * 64, hashlib.sha256(values).hexdigest(), transposed):
+            with pytest.raises(InvalidInputError, match="digest"):
+                client.upload(values.tobytes(), "constant", name, header)
+            with pytest.raises(GridError, match="never sent"):
+                client.get(client.node("grid::constant", name))
+        assert client.get(client.constant(values)).tolist() == values.tolist()
 
 
 def test_ask_is_answered_while_an_upload_runs(staff: Staff, owner: str) -> None:

@@ -64,7 +64,6 @@ class Connection:
         constant = Known(digest, header, data)
         self._outbox.queue.append(constant)
         if not constant.inline and not self._outbox.knows(constant):
-            _ = constant.sha256  # here, not on the loop that everybody's frames pass
             self._loop.call_soon_threadsafe(self._dialogue.begin, constant)
 
     def drop(self, ref: Ref) -> None:

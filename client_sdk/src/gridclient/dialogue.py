@@ -180,7 +180,6 @@ class Dialogue:
                 self._new_transfer(),
                 [constant.data],
                 "constant",
-                sha256=constant.sha256,
                 name=constant.digest,
                 header=constant.header,
             )

@@ -6,10 +6,8 @@ operations and constants that they need, in order; the others are forgotten from
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 import msgspec
 
@@ -33,11 +31,6 @@ class Known:
     def inline(self) -> bool:
         """Whether it is short enough for a batch."""
         return self.header.nbytes <= INLINE_CONSTANT_LIMIT
-
-    @cached_property
-    def sha256(self) -> str:
-        """Of the bytes. Computed once, however often they are uploaded."""
-        return hashlib.sha256(self.data).hexdigest()
 
 
 # A million of them must not be walked through by the garbage collector; none can be part of a cycle.

@@ -56,13 +56,14 @@ class Outgoing:
         parts: Sequence[Buffer],
         purpose: str,
         *,
-        sha256: str = "",
         name: str = "",
         header: TensorHeader | None = None,
     ) -> None:
         self._parts = Parts(parts)
         self.nbytes = self._parts.nbytes
-        self.command = Upload(transfer, self.nbytes, sha256 or self._parts.sha256(), purpose, name, header)
+        # A constant's name is a digest of its bytes already; to hash takes as long as to send.
+        sha256 = "" if purpose == "constant" else self._parts.sha256()
+        self.command = Upload(transfer, self.nbytes, sha256, purpose, name, header)
         self.done: Future[None] = Future()
         self.acknowledged = 0
         self._sent = self._furthest = 0

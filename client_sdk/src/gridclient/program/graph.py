@@ -72,10 +72,14 @@ def constant(node: int, digest: str) -> Node:
 
 def tensor_digest(dtype: str, shape: Iterable[int], data: bytes | memoryview) -> str:
     """sha256 hex of a constant: of `dtype`, `shape` and its little-endian bytes."""
-    head = msgspec.msgpack.encode([dtype, list(shape)])
-    digest = hashlib.sha256(head)
+    digest = begin_digest(dtype, shape)
     digest.update(data)
     return digest.hexdigest()
+
+
+def begin_digest(dtype: str, shape: Iterable[int]) -> hashlib._Hash:
+    """`tensor_digest` before the first byte, for bytes that arrive one after the other."""
+    return hashlib.sha256(msgspec.msgpack.encode([dtype, list(shape)]))
 
 
 def ext_hook(code: int, data: memoryview) -> Any:

@@ -83,7 +83,7 @@ class Upload(Command, tag="upload", frozen=True):
     """Announce a transfer; chunks may follow once the node has answered `Ack(transfer, 0)`.
 
     `purpose`: "constant" (name = its digest; `header` given), "values" or "mock" (an asset about to be published),
-    "plan".
+    "plan". `sha256`: of the bytes; of a constant it is not looked at, because its name is a digest of them.
     """
 
     transfer: int
