@@ -30,11 +30,12 @@ def main() -> int:
     parser.add_argument("--only", type=int, help="repeat this input alone, and print it")
     given = parser.parse_args()
     first, last = (0, given.inputs) if given.only is None else (given.only, given.only + 1)
+    shown = [] if given.only is None else ["show"]
     with tempfile.NamedTemporaryFile() as file:
         file.write(bytes(8))
         file.flush()
         with mmap.mmap(file.fileno(), 8) as place:
-            arguments = [file.name, str(given.seed), str(first), str(last), *(["show"] if given.only is not None else [])]
+            arguments = [file.name, str(given.seed), str(first), str(last), *shown]
             child = subprocess.Popen([sys.executable, "-m", "tests.attacks.fuzz.run", *arguments], cwd=ROOT)
             return _watch(child, place)
 

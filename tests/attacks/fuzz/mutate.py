@@ -26,8 +26,8 @@ TEXTS = [
 _PACKED = [
     b"\xc1", b"\xa2\xff\xfe", b"\xa3\xed\xa0\x80", b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff",
     b"\xc6\xff\xff\xff\xff", b"\xdb\x7f\xff\xff\xff", b"\xd6\xff\0\0\0\0", b"\xc7\x0c\xff" + bytes(12),
-    b"\xcf" + b"\xff" * 8,    b"\xcb\x7f\xf8" + bytes(6), b"\x81\x90\x90", b"\x82\xa1a\1\xa1a\2", b"\x91" * 2_000 + b"\x90",
-    b"\x81\xa1a" * 2_000 + b"\x80", b"\xdc\x0f\xa0" + b"\x90" * 4_000,
+    b"\xcf" + b"\xff" * 8, b"\xcb\x7f\xf8" + bytes(6), b"\x81\x90\x90", b"\x82\xa1a\1\xa1a\2",
+    b"\x91" * 2_000 + b"\x90",    b"\x81\xa1a" * 2_000 + b"\x80", b"\xdc\x0f\xa0" + b"\x90" * 4_000,
 ]  # fmt: skip
 _WRITTEN = [
     b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e-999", b"1" * 4_400, b'"\\ud800"', b'"\\u0000"', b'"\xff"',

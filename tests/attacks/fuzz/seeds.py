@@ -35,7 +35,8 @@ _SPEC = m.PublishSpec(
     categories=["x", "y"])], "id", None, 2, 100, "null", "listed", True, ["ana"], None,
 )  # fmt: skip
 _COMMANDS = [
-    m.Begin(), m.Take(2, "module", ["weight"], [Ref(1)]), m.Request(3, Ref(1), "A study.", "m", ["w"], [Ref(1)], "key-1"),
+    m.Begin(), m.Take(2, "module", ["weight"], [Ref(1)]),
+    m.Request(3, Ref(1), "A study.", "m", ["w"], [Ref(1)], "key-1"),
     m.Fetch(4, "00000000-0000-4000-8000-000000000000"), m.Publish(5, _SPEC, 1, 2, "key-2"), m.Plan(6, 1, True, "key-3"),
     m.Drop([Ref(1), Ref(2, 1)]), m.Get(7, Ref(1)), m.Ack(1, 512),
 ]  # fmt: skip
@@ -95,9 +96,8 @@ PROGRAMS = [_unpacked(graph.encode_program(Program(_NODES[:count], [Ref(count)])
 
 def _plan(name: str, *nodes: Node, constants: dict[str, Constant]) -> tuple[bytes, Any, bytes]:
     last = nodes[-1].id
-    plan = PlanGraph(
-        name, "Doubles.", [Input("x", "float32", [2])], list(nodes), [Ref(last)], [Result(0, "float32", [2], [1])], constants
-    )  # fmt: skip
+    inputs, results = [Input("x", "float32", [2])], [Result(0, "float32", [2], [1])]
+    plan = PlanGraph(name, "Doubles.", inputs, list(nodes), [Ref(last)], results, constants)
     data = encode_plan(plan)
     end = _HEAD.size + _HEAD.unpack_from(data)[2]
     return data[: _HEAD.size], _unpacked(data[_HEAD.size : end]), data[end:]
@@ -137,13 +137,21 @@ BODIES: list[Any] = [
     {"slug": "lab", "name": "Lab", "members": ["ana"]},
     {"name": "laptop", "user": None, "expires": "2027-01-31", "scopes": ["read"]},
     {"name": "Births", "description": "d", "tags": ["#a"], "visibility": "listed", "accounts_may_compute": False},
-    {"to": "team:lab", "right": "train", "columns": ["a"], "programs": ["0" * 64], "expires": "2027-01-31", "reason": "r"},
+    {
+        "to": "team:lab",
+        "right": "train",
+        "columns": ["a"],
+        "programs": ["0" * 64],
+        "expires": "2027-01-31",
+        "reason": "r",
+    },
     {"reason": "Fine.", "seen": "2026-02-01T12:00:00Z"},
     {"node": "hospital", "session_key": "0" * 64},
     {"assertion": ASSERTION, "signature": "0" * 128, "challenge": "00" * 88, "proof": "0" * 128},
     {"public_key": "0" * 64, "reason": ""},
 ]
 WORDS = [
-    "#February", "birth-records", "ana", "dana@network", "team:lab", "key-1", "0" * 64, "00" * 88, "A study of weights.",
-    "https://hospital.example:8443/", "2027-01-31T12:00:00Z", "Kölner Straße", "เด็ก", "नमस्ते", "가나다", "eee\u0301\u0316",
+    "#February", "birth-records", "ana", "dana@network", "team:lab", "key-1", "0" * 64, "00" * 88,
+    "A study of weights.", "https://hospital.example:8443/", "2027-01-31T12:00:00Z", "Kölner Straße", "เด็ก", "नमस्ते",
+    "가나다", "eee\u0301\u0316",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from apps.accounts import names
-from apps.accounts.once import Asked, _checked
+from apps.accounts.once import _checked
 from apps.api import inputs
 from apps.api.network import AskAssertion, Pin, PresentAssertion, Reason
 from apps.core.clock import now
@@ -160,16 +160,20 @@ def _texts(mutator: Mutator) -> list[str]:
     return [text, mutator.text(mutator.one_of(seeds.WORDS))]
 
 
+_READERS: list[Callable[[str], Any]] = [
+    normal.normal, normal.fold, normal.beginning, lambda text: normal.wanted([text, "#tag"]), names.normal,
+    names.problems_of, lambda text: names.federated(text, "0" * 16), checked_reason, visible, messages.checked_url,
+    messages.clean, lambda text: inputs.moment(text, "expires"), _checked,
+    lambda text: assertions._challenge_bytes(text, now()),
+    lambda text: parked._by_digest.get(parked._digest(names.encodable(text))),
+]  # fmt: skip
+
+
 def _words(texts: list[str]) -> None:
-    text, other = texts
-    for read in (
-        normal.normal, normal.fold, normal.beginning, lambda t: normal.wanted([t, other]), names.normal, names.problems_of,
-        checked_reason, visible, messages.checked_url, messages.clean, lambda t: inputs.moment(t, "expires"), _checked,
-        lambda t: assertions._challenge_bytes(t, now()), lambda t: parked._by_digest.get(parked._digest(names.encodable(t))),
-        lambda t: names.federated(t, "0" * 16), lambda t: Asked(t, b""), _signed,
-    ):  # fmt: skip
-        with suppress(GridError):
-            read(text)
+    for read in [*_READERS, _signed]:
+        for text in texts:
+            with suppress(GridError):
+                read(text)
 
 
 def _signed(text: str) -> None:
