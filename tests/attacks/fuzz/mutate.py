@@ -11,6 +11,8 @@ import msgspec
 
 LONG = 4_000
 """Most items that one mutation makes of one; bombs of megabytes are in tests/unit/test_decoding_bombs.py."""
+LONGEST = 2**18
+"""Most characters of a text that is said again and again."""
 NUMBERS = [
     0, 1, -1, 2, 7, 16, 17, 127, 128, 255, 256, 1024, 4097, 2**16, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40,
     2**40 + 1, 2**53, 2**62, 2**63 - 1, -(2**31), -(2**63), 0.0, -0.0, 0.5, 1e308, -1e308, 5e-324,
@@ -122,7 +124,7 @@ class Mutator:
             case 2:
                 return [*items[:place], self._part(self.one_of(trees)), *items[place:]]
             case 3:
-                return items * self.random.randrange(2, 2 + min(300, LONG // (len(items) or 1)))
+                return items * self.random.randrange(2, 3 + min(300, LONG // (len(items) or 1)))
         return [items]
 
     def _dict(self, items: dict[Any, Any], trees: list[Any], pool: list[Any]) -> dict[Any, Any]:
@@ -148,7 +150,7 @@ class Mutator:
                 return text[:place] + self.one_of(TEXTS) + text[place:]
             case 2:
                 return text[:place] + chr(self.random.randrange(0xD800)) + text[place + 1 :]
-        return text * self.random.randrange(2, 40)
+        return text * max(1, min(self.random.randrange(2, 40), LONGEST // (len(text) + 1)))
 
     def bytes(self, data: bytes) -> bytes:
         """The bytes with a few of them changed, cut out, put in or said again."""
