@@ -122,7 +122,9 @@ def about(**fields: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _about.reset(before)
+        # What one task began another may end: the fields are gone with the context of the first.
+        with suppress(ValueError):
+            _about.reset(before)
 
 
 class JsonFormatter(logging.Formatter):

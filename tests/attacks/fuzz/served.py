@@ -18,8 +18,8 @@ from django.test import Client, override_settings
 
 from apps.accounts.models import LockOut
 from apps.accounts.token_actions import create_token
-from apps.compute.workers import Workers
-from apps.core import keys
+from apps.compute.workers import CRASHED, Workers
+from apps.core import keys, metrics
 from apps.core.clock import now
 from apps.network import signing
 from apps.wire.conversation import Conversation, conversation_for
@@ -80,7 +80,8 @@ class _Socket:
         if unpacked.kind != CHUNK:
             self.commands += m.decode_node(unpacked.body).commands
             for command in m.decode_node(unpacked.body).commands:
-                if getattr(command, "code", "") == "internal":
+                # An ask that is open when its program is begun anew is told so; `_talk` looks for workers that fell.
+                if getattr(command, "code", "") == "internal" and command.message != CRASHED:
                     self._found(f"{type(command).__name__} {command.message!r}")
         return True
 
@@ -95,6 +96,7 @@ class Served:
         self.number = 0
         self._found = found
         self._numbers = count(2)
+        self._crashed = 0
         self._socket: _Socket | None = None
         self._conversation: Conversation | None = None
         self.targets = [
@@ -203,6 +205,9 @@ class Served:
 
     def _talk(self, data: bytes) -> None:
         self._runner.run(self._take(data))
+        if (crashed := metrics.WORKERS_ENDED.labels("crashed")._value.get()) > self._crashed:
+            self._crashed = crashed
+            self._found("conversation: a worker crashed", self.number)
 
     async def _take(self, data: bytes) -> None:
         if self._conversation is None or self._conversation.ended:
