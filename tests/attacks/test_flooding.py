@@ -95,7 +95,7 @@ def test_json_nested_without_end_is_one_typed_error(staff: Staff, who: str) -> N
 
 
 def test_a_username_of_piled_up_marks_is_looked_up_at_once(staff: Staff) -> None:
-    """Before anybody has signed in: a megabyte of marks took minutes to bring into order, and held the whole process."""
+    """Before anybody has signed in: a megabyte of marks took minutes to sort, and held the whole process."""
     begin = time.monotonic()
     status, _ = rest("POST", f"{staff.url}/api/sign-in/", {"username": "a" + "\u0301\u0316" * 80_000, "password": "x"})
     assert status == 401 and time.monotonic() - begin < 10
@@ -109,9 +109,7 @@ def test_a_frame_that_says_to_be_endless_ends_its_own_connection(staff: Staff, l
     ):
         raw = client.socket.socket
         raw.sendall(b"\x82\xff" + struct.pack(">Q", length) + os.urandom(4) + bytes(1000))
-        with pytest.raises(Exception, match=r".*"):
-            while True:
-                client.socket.recv(timeout=20)
+        assert closed(raw)
         goes_on(other)
 
 
@@ -138,7 +136,7 @@ def test_sizes_without_measure_are_refused_before_anything_is_made(staff: Staff)
     sizes = [2**40, 2**31, 2**62, 2**63 - 1, -1, 2**64 - 1]
     with RawClient(staff.url, staff.tokens["scientist"]) as client:
         one = client.constant(np.ones(1))
-        for number in range(60):
+        for _ in range(60):
             shape = [source.choice([*sizes, 1, 2**20]) for _ in range(source.randrange(1, 5))] + [source.choice(sizes)]
             build = source.choice(
                 [
@@ -147,12 +145,9 @@ def test_sizes_without_measure_are_refused_before_anything_is_made(staff: Staff)
                     lambda shape=shape: client.node("aten::repeat", one, shape),
                 ]
             )
-            try:
+            with pytest.raises(GridError) as refused:
                 client.get(build())
-            except GridError as error:
-                assert error.code in TYPED, (shape, error)
-            else:
-                pytest.fail(f"{shape} was made")
+            assert refused.value.code in TYPED, shape
             header = m.TensorHeader("float32", [size for size in shape if size < 2**63], source.choice([2**40, 4, 0]))
             client.send(m.Constant("0" * 64, header, b"1234"))
         with suppress(GridError):
