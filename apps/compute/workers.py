@@ -206,6 +206,12 @@ class Worker:
             self.on_end()
 
 
+def _unwanted(opening: asyncio.Future[Worker]) -> None:
+    """Nobody waits for this worker any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().kill()
+
+
 class Workers:
     """All workers of this process, and the forkserver they come from. `close` ends every one of them."""
 
@@ -227,6 +233,16 @@ class Workers:
 
         Raises InternalError when no process can be started.
         """
+        opening = asyncio.ensure_future(self._fork(session_id, limits, folder))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The forkserver answers all the same. Left unread, its answer would pass for the next one's, and whoever
+            # ended a worker from then on would end somebody else's.
+            opening.add_done_callback(_unwanted)
+            raise
+
+    async def _fork(self, session_id: str, limits: Limits, folder: Path) -> Worker:
         async with self._lock:
             control = await self._started()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
