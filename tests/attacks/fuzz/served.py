@@ -120,7 +120,7 @@ class Served:
         asked = submit(self._people["scientist"], publish(self._people["owner"], "Births"))
         self._request_id = str(asked.pk)
         member("hospital", self._people["administrator"], now=now())
-        self._web = Client(raise_request_exception=False)
+        self._web = Client(raise_request_exception=False, SERVER_NAME="127.0.0.1")
         self._runner = asyncio.Runner()
         self._workers = Workers()
         self._runner.run(self._workers.start())
