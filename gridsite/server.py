@@ -8,6 +8,7 @@ import time
 import uvicorn
 
 from gridclient.wire.frames import MAX_FRAME
+from gridsite.impatient import ImpatientProtocol
 
 GRACE = 5
 """Seconds that open connections get to end when the server is stopped."""
@@ -39,7 +40,7 @@ def serve(listener: socket.socket, *, proxies: list[str]) -> None:
     config = uvicorn.Config(
         "gridsite.asgi:application",
         loop="uvloop",
-        http="httptools",
+        http=ImpatientProtocol,
         # The one implementation with back-pressure; deflate makes tensors slower, never smaller.
         ws="websockets-sansio",
         ws_max_size=MAX_FRAME,

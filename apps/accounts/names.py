@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from gridclient.wire.normal_form import nfc
 
 MAX_NAME = 64
 ALLOWED = "1 to 64 characters: a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
@@ -14,7 +15,7 @@ _NOT_ALLOWED = re.compile(r"[^a-z0-9._-]+")
 def normal(name: str) -> str:
     """NFC and lower case: `Ana` and `ana` are one person. Does not validate, but the result can be looked up anywhere:
     what no database can hold (NUL, halves of surrogate pairs) becomes "?", which is in no name."""
-    return unicodedata.normalize("NFC", encodable(name).replace("\0", "?")).lower()
+    return nfc(encodable(name).replace("\0", "?")).lower()
 
 
 def encodable(text: str) -> str:

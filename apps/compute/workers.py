@@ -206,6 +206,12 @@ class Worker:
             self.on_end()
 
 
+def _unwanted(opening: asyncio.Future[Worker]) -> None:
+    """Nobody waits for this worker any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().kill()
+
+
 class Workers:
     """All workers of this process, and the forkserver they come from. `close` ends every one of them."""
 
@@ -327,11 +333,6 @@ class Workers:
             self._server.kill()
             self._server.wait()
             self._server = None
-
-
-def _unwanted(opening: asyncio.Task[Worker]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().kill()
 
 
 def _spawn(control: int) -> subprocess.Popen[bytes]:

@@ -6,6 +6,7 @@ import unicodedata
 
 from apps.datarequests.models import REASON_LIMIT
 from gridclient.wire.errors import InvalidInputError
+from gridclient.wire.normal_form import nfc
 
 # Invisible, or able to change the order in which the rest is shown.
 _DECEPTIVE = frozenset("\u061c\u200b\u200e\u200f\u2028\u2029\u2060\ufeff") | frozenset(
@@ -15,7 +16,7 @@ _DECEPTIVE = frozenset("\u061c\u200b\u200e\u200f\u2028\u2029\u2060\ufeff") | fro
 
 def checked_reason(text: str) -> str:
     """The reason, trimmed and in NFC. Raises InvalidInputError when it is empty, too long or deceptive."""
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n")).strip()
+    text = nfc(text.replace("\r\n", "\n")).strip()
     if not text:
         raise InvalidInputError("Give a reason: requester and deciders will read it.", field="reason")
     if len(text) > REASON_LIMIT:

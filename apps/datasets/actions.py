@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import unicodedata
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,6 +24,7 @@ from apps.tags import index
 from apps.tags.actions import tags_of
 from gridclient.wire.errors import ConflictError, InvalidInputError
 from gridclient.wire.messages import PublishSpec
+from gridclient.wire.normal_form import nfc
 
 
 @transaction.atomic
@@ -188,7 +188,7 @@ def _name(text: str) -> str:
     name = text.strip()
     if not 0 < len(name) <= MAX_NAME or not name.isprintable():
         raise InvalidInputError(f"A name has 1 to {MAX_NAME} printable characters.")
-    return unicodedata.normalize("NFC", name)
+    return nfc(name)
 
 
 def _description(text: str) -> str:

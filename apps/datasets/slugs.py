@@ -10,6 +10,7 @@ from django.utils.text import slugify
 
 from apps.datasets.assets import MAX_NAME
 from apps.datasets.models import Dataset, Visibility
+from gridclient.wire.normal_form import nfc
 
 MAX_SLUG = 70
 FIRST_WORDS = 6
@@ -26,7 +27,7 @@ def free_slug(*, name: str, description: str, tags: Iterable[str], hidden: bool 
     texts = [text for text in (name.strip(), words, " ".join(tag.strip().lstrip("#") for tag in tags)) if text]
     shown = "".join(c for c in texts[0] if c.isprintable()) if texts else ""
     # A text may hold no letter that an address can have; then the next one names it.
-    wanted = next((slug for text in texts if (slug := slugify(text)[:MAX_SLUG].strip("-_"))), NAMELESS)
+    wanted = next((slug for text in texts if (slug := slugify(nfc(text))[:MAX_SLUG].strip("-_"))), NAMELESS)
     taken = dict(Dataset.objects.filter(slug__startswith=wanted).values_list("slug", "visibility"))
     slug, number = wanted, 1
     while not hidden and slug in taken and taken[slug] != Visibility.GRANTED:

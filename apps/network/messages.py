@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from apps.network.models import State
 from gridclient.wire.errors import InvalidInputError, LimitExceededError
+from gridclient.wire.normal_form import nfc
 
 T = TypeVar("T")
 
@@ -136,7 +137,7 @@ def clean(text: str, *, lines: bool = False) -> str:
     """The text without control, direction and surrogate characters; line breaks stay only with `lines`."""
     kept = (
         c
-        for c in unicodedata.normalize("NFC", text)
+        for c in nfc(text)
         if (lines and c in "\n\t") or (unicodedata.category(c) not in ("Cc", "Cs") and c not in _DIRECTIONS)
     )
     return "".join(kept).strip()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 
 from apps.tags.models import Tag
 from apps.tags.normal import normal
+from gridclient.wire.normal_form import nfc
 
 
 def tags_of(texts: Iterable[str]) -> list[Tag]:
@@ -16,5 +16,5 @@ def tags_of(texts: Iterable[str]) -> list[Tag]:
     """
     first: dict[str, str] = {}
     for text in texts:
-        first.setdefault(normal(text), unicodedata.normalize("NFC", text.strip()))
+        first.setdefault(normal(text), nfc(text.strip()))
     return [Tag.objects.get_or_create(text=text, defaults={"normal": form})[0] for form, text in first.items()]

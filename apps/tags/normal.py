@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from gridclient.wire.errors import InvalidInputError
+from gridclient.wire.normal_form import nfc
 
 MAX_TAG = 64
 MAX_TERMS = 32
@@ -19,9 +20,9 @@ MAX_TERMS = 32
 
 def fold(text: str) -> str:
     """Case-folded NFC: the form in which texts are compared. Idempotent."""
-    folded = unicodedata.normalize("NFC", text)
+    folded = nfc(text)
     # Folding can undo the normal form and the other way round; two or three turns reach the fixed point.
-    while (again := unicodedata.normalize("NFC", folded.casefold())) != folded:
+    while (again := nfc(folded.casefold())) != folded:
         folded = again
     return folded
 

@@ -19,7 +19,7 @@ from unittest import mock
 import torch
 
 import gridclient as grid
-from gridclient import connection
+from gridclient import batches
 
 ROOT = Path(__file__).resolve().parents[2]
 MESSAGE = b"x" * 64
@@ -118,14 +118,14 @@ def table(place: dict[str, Any], folder: Path) -> bool:
 def batches_sent(action: Callable[[], object]) -> int:
     """How many batches the client sends during `action`: each is at most one round trip."""
     sent = 0
-    pack = connection.pack_batch
+    pack = batches.pack_batch
 
     def counting(body: bytes) -> bytes:
         nonlocal sent
         sent += 1
         return pack(body)
 
-    with mock.patch.object(connection, "pack_batch", counting):
+    with mock.patch.object(batches, "pack_batch", counting):
         action()
     return sent
 

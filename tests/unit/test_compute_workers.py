@@ -168,6 +168,29 @@ def test_a_runaway_is_killed_and_its_neighbour_does_not_notice(play: Callable[[P
     play(run)
 
 
+def test_who_leaves_while_a_worker_starts_leaves_the_others_theirs(
+    play: Callable[[Play], None], tmp_path: Path
+) -> None:
+    """Each worker ends by its own handle: else a session that is closed early ends its neighbours' computations."""
+
+    async def leave_early(workers: Workers) -> None:
+        for pause in (0.0, 0.001, 0.01):
+            opening = asyncio.create_task(workers.open("leaves", Limits(), tmp_path))
+            await asyncio.sleep(pause)
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+        first = await workers.open("first", Limits(), tmp_path)
+        second = await workers.open("second", Limits(), tmp_path)
+        ones(second)
+        first.kill()
+        await asyncio.sleep(0.1)
+        assert isinstance(await second.ask(Propose(1, Ref(0))), Proposal)
+        second.kill()
+        assert not workers.pids
+
+    play(leave_early)
+
+
 def test_a_crash_is_one_text(play: Callable[[Play], None], tmp_path: Path) -> None:
     async def crash(workers: Workers) -> None:
         texts = set()
@@ -268,20 +291,3 @@ def test_the_web_side_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-
-
-def test_who_is_cancelled_while_a_worker_starts_leaves_the_next_session_its_own(
-    play: Callable[[Play], None], tmp_path: Path
-) -> None:
-    async def look(workers: Workers) -> None:
-        await workers.start()
-        hasty = asyncio.create_task(workers.open("hasty", Limits(), tmp_path))
-        await asyncio.sleep(0.005)  # the forkserver was asked, and has not answered
-        hasty.cancel()
-        one, other = [await workers.open(name, Limits(), tmp_path) for name in ("one", "other")]
-        other.kill()
-        ones(one)
-        assert await one.ask(Propose(1, Ref(0)))
-        one.kill()
-
-    play(look)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pyarrow as pa
 from apps.datasets.assets import ENTITIES, SUFFIXES, TABLE
 from apps.datasets.ingest.files import write_arrow
 from apps.datasets.ingest.limits import IngestLimits, Problems
+from gridclient.wire.normal_form import nfc
 
 HMAC_BYTES = 32
 COLUMN = "entity"
@@ -64,4 +64,4 @@ class Entities:
 
 def canonical(identifier: str | int) -> str:
     """One text for one person: NFC and trimmed; integers as decimals."""
-    return unicodedata.normalize("NFC", str(identifier)).strip()
+    return nfc(str(identifier)).strip()

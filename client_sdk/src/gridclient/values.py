@@ -76,7 +76,7 @@ def decode_state(data: bytearray) -> dict[str, torch.Tensor]:
             if first < 0 or len(part) != header.nbytes:
                 raise InvalidInputError("A tensor lies outside of the file.")
             found[name] = _tensor(header, part)
-    except (msgspec.MsgspecError, KeyError, GridError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, KeyError, GridError):
         raise ConnectionLostError("The node sent a state that is none.") from None
     return found
 
@@ -94,8 +94,11 @@ def decode(answer: Answer, data: bytearray) -> torch.Tensor | pa.Table | dict[st
         return decode_state(data)
     if answer.kind == "table":
         try:
-            return pa.ipc.open_stream(pa.py_buffer(data)).read_all()
-        except pa.ArrowInvalid:
+            table = pa.ipc.open_stream(pa.py_buffer(data)).read_all()
+            # Offsets of a hostile node may point anywhere.
+            table.validate(full=True)
+            return table
+        except (pa.ArrowException, OSError, ValueError, TypeError):
             raise ConnectionLostError("The node sent a table that is none.") from None
     header = answer.header
     check_header(header, max(len(data), header.nbytes))

@@ -273,6 +273,6 @@ def decode_program(data: bytes | memoryview) -> Program:
     """Inverse of `encode_program`. Raises InvalidInputError for anything else."""
     try:
         nodes, results = msgspec.msgpack.decode(data, type=tuple[list[Node], list[tuple[int, int]]], ext_hook=ext_hook)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"This is not a program: {error}") from error
     return Program(nodes, [Ref(*pair) for pair in results])

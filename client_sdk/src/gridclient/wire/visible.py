@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from gridclient.wire.normal_form import nfc
+
 LOOKALIKES = frozenset("абеѕіјһԁӏгорсухАВЕЅІЈКМНОРСТХУѠԛԝαβγεηικνορτυχωΑΒΕΖΗΙΚΜΝΟΡΤΥΧ" + "ıȷɑɡɩʟſ")
 """Cyrillic, Greek and rare Latin letters that read as ASCII ones."""
 
@@ -14,7 +16,7 @@ HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs", "Mn", "Me"})
 
 def visible(text: str) -> str:
     """The text in NFC, with every misleading character as \\u{hex}."""
-    return re.sub(r"\w+|[^\w]", _piece, unicodedata.normalize("NFC", text))
+    return re.sub(r"\w+|[^\w]", _piece, nfc(text))
 
 
 def _piece(match: re.Match[str]) -> str:
