@@ -14,7 +14,7 @@ import gridclient as grid
 from gridclient import settings
 from gridclient.node import Node
 from gridclient.program.graph import Node as Operation
-from gridclient.program.graph import Ref, constant
+from gridclient.program.graph import Ref, constant, tensor_digest
 from gridclient.transfers import Outgoing, Parts
 from gridclient.values import bytes_of, header_of
 from gridclient.wire import messages as m
@@ -43,8 +43,10 @@ def hospital(fake: FakeNode) -> Iterator[Node]:
 
 
 def put(node: Node, number: int, tensor: torch.Tensor) -> Ref:
-    node.constant(f"digest-{number}", tensor)
-    node.append(constant(number, f"digest-{number}"))
+    header = header_of(tensor)
+    digest = tensor_digest(header.dtype, header.shape, bytes_of(tensor))
+    node.constant(digest, tensor)
+    node.append(constant(number, digest))
     return Ref(number)
 
 

@@ -388,11 +388,16 @@ def test_a_session_too_large_to_be_said_again_survives_only_short_cuts(
 def interrupted(call: Callable[[], Any]) -> None:
     main = threading.main_thread().ident
     assert main is not None
+    # A shell starts what runs in the background deaf to it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        call()
-    timer.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            call()
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupted_wait_leaves_a_usable_connection(fake: FakeNode, hospital: Node) -> None:

@@ -22,7 +22,7 @@ from apps.compute.workers import CRASHED, Workers
 from apps.core import keys, metrics
 from apps.core.clock import now
 from apps.network import signing
-from apps.wire.conversation import Conversation, conversation_for
+from apps.wire.conversation import Conversation, carried_on
 from apps.wire.hello import greet
 from gridclient.program.graph import Node, Ref, constant, tensor_digest
 from gridclient.wire import messages as m
@@ -213,8 +213,7 @@ class Served:
         if self._conversation is None or self._conversation.ended:
             self._socket = _Socket(lambda what: self._found(f"conversation: {what}", self.number))
             greeted = await greet(pack_batch(m.encode(m.ClientBatch(1, [hello(self._tokens["owner"])]))))
-            self._conversation = await conversation_for(greeted, self._workers)
-            await self._conversation.attach(self._socket, greeted)
+            self._conversation = await carried_on(self._socket, greeted, self._workers)
             self._numbers = count(2)
         assert self._socket is not None
         self._socket.commands.clear()
