@@ -45,7 +45,9 @@ GRID_DISK_FLOOR = env.int(
 )
 
 # --- limits -----------------------------------------------------------------------------------------------------
-GRID_MAX_UPLOAD = env.int("GRID_MAX_UPLOAD", 4 * 2**30, low=1, help="Most bytes of one upload.")
+GRID_MAX_UPLOAD = env.int(
+    "GRID_MAX_UPLOAD", 4 * 2**30, low=1, help="Most bytes of a session's uploads, and of its answers under way."
+)
 GRID_MAX_VALUE = env.int("GRID_MAX_VALUE", 2**30, low=1, help="Most bytes of one computed value.")
 GRID_SESSION_MEMORY = env.int(
     "GRID_SESSION_MEMORY", 4 * 2**30, low=2**28, help="Most bytes of memory of a session's worker."

@@ -16,7 +16,7 @@ from apps.accounts.models import User
 from apps.accounts.queries import user_of_live_token
 from apps.compute import release
 from apps.compute.messages import Append, Bind, Export, Exported, Forget, Proposal, Propose, PutConstant, PutPlan, State
-from apps.compute.workers import Limits, Worker, Workers
+from apps.compute.workers import CRASHED, Limits, Worker, Workers
 from apps.core.database import in_database
 from apps.core.locks import OwnFolder
 from apps.datasets.assets import AssetSpec
@@ -68,6 +68,7 @@ class Session:
         self._on_lost = on_lost
         self._worker: Worker | None = None
         self._own_folder: OwnFolder | None = None
+        self._stopped = False
         self._opening = asyncio.Lock()
         self._bound: set[tuple[str, int, str]] = set()
         self._refused: dict[tuple[str, int], GridError] = {}
@@ -75,13 +76,20 @@ class Session:
         self._numbers = count(1)
 
     async def worker(self) -> Worker:
-        """This session's worker, started at the first need."""
+        """This session's worker, started at the first need. Raises InternalError once the session was stopped."""
         async with self._opening:
             if self._worker is None:
+                self._check_goes_on()
                 self._own_folder = self._own_folder or OwnFolder(self.folder)
-                self._worker = await self._workers.open(self.id, limits(), self.folder)
-                self._worker.on_end = self._on_lost
+                self._worker = await self._workers.open(self.id, limits(), self.folder, self._on_lost)
+                if self._stopped:  # meanwhile, when there was nothing to end yet
+                    self.stop()
+            self._check_goes_on()
             return self._worker
+
+    def _check_goes_on(self) -> None:
+        if self._stopped:
+            raise InternalError(CRASHED)
 
     async def append(self, nodes: Sequence[Node]) -> None:
         """Add nodes to the program. A dataset that may not be used is refused when a value of it is asked for."""
@@ -130,14 +138,16 @@ class Session:
             raise InvalidInputError(f"The constant has {len(data)} bytes; its header says {header.nbytes}.")
         worker = await self.worker()
         worker.send(PutConstant(digest, header, data, None if path is None else str(path)))
+        await worker.drain()
 
     async def inline_constant(self, command: Constant) -> None:
         await self.constant(command.digest, command.header, command.data, None)
 
-    def forget(self, values: list[Ref]) -> None:
+    async def forget(self, values: list[Ref]) -> None:
         """The client holds these values no longer."""
         if self._worker is not None:
             self._worker.send(Forget(values))
+            await self._worker.drain()
 
     async def get(self, value: Ref | State) -> release.Released:
         """Release one value, or the state of a module as one, to this session's user."""
@@ -179,7 +189,8 @@ class Session:
         return proposal
 
     def stop(self) -> None:
-        """End the worker; whoever waits for it is told."""
+        """End the worker, and start none any more; whoever waits for it is told."""
+        self._stopped = True
         if self._worker is not None:
             self._worker.on_end = None
             self._worker.kill()
@@ -189,6 +200,7 @@ class Session:
         self.stop()
         if self._own_folder is not None:
             self._own_folder.remove()
+            self._own_folder = None  # its descriptor may be somebody else's by the next call
 
 
 def _names(ids: list[str]) -> dict[str, str]:

@@ -84,7 +84,7 @@ def _of_state(
 
 
 def _reads(program: Program, label: Label, shown: Chosen, names: dict[str, str]) -> tuple[Read, ...]:
-    """What a label depends on, dataset by dataset."""
+    """What a label depends on, dataset by dataset, in the order of their names: ids are not for people."""
     answer = label.closed
     reads = []
     for entry in label.messages():
@@ -95,7 +95,7 @@ def _reads(program: Program, label: Label, shown: Chosen, names: dict[str, str])
         columns = None if named is None else tuple(name for name in declared if name in named)
         rows = shown.rows.get((entry.dataset, entry.version))
         reads.append(Read(_called(spec, names), columns, rows, spec.shape[0], spec.presence))
-    return tuple(reads)
+    return tuple(sorted(reads, key=lambda read: read.name))
 
 
 def _much(outcome: Outcome) -> str:

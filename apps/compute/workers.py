@@ -222,11 +222,24 @@ class Workers:
         async with self._lock:
             await self._started()
 
-    async def open(self, session_id: str, limits: Limits, folder: Path) -> Worker:
+    async def open(
+        self, session_id: str, limits: Limits, folder: Path, on_end: Callable[[], None] | None = None
+    ) -> Worker:
         """A new worker, ready in about 30 ms. `folder` is the session's own, for long values and constants.
 
-        Raises InternalError when no process can be started.
+        Whoever is cancelled meanwhile leaves none. Raises InternalError when no process can be started.
         """
+        opening = asyncio.create_task(self._open_one(session_id, limits, folder, on_end))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The forkserver answers in any case: unread, its answer would give the next session this one's process.
+            opening.add_done_callback(_unwanted)
+            raise
+
+    async def _open_one(
+        self, session_id: str, limits: Limits, folder: Path, on_end: Callable[[], None] | None
+    ) -> Worker:
         async with self._lock:
             control = await self._started()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -244,6 +257,7 @@ class Workers:
                 raise InternalError("No worker could be started. Try again in a moment.") from error
             self._open = [worker for worker in self._open if worker.alive]
             worker = Worker(ours, descriptors[0], msgspec.msgpack.decode(answer, type=int), limits, self.isolated)
+            worker.on_end = on_end
             self._open.append(worker)
             return worker
 
@@ -303,6 +317,11 @@ class Workers:
             self._server.kill()
             self._server.wait()
             self._server = None
+
+
+def _unwanted(opening: asyncio.Task[Worker]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().kill()
 
 
 def _spawn(control: int) -> subprocess.Popen[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
@@ -33,6 +34,13 @@ def delete_unlocked(rows: QuerySet[Any]) -> None:
 
 
 async def in_database(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Run a function that uses the ORM in the database thread."""
-    called = partial(function, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_thread, _call, called, perf_counter())
+    """Run a function that uses the ORM in the database thread. Who is cancelled waits for what has begun."""
+    called = _thread.submit(_call, partial(function, *args, **kwargs), perf_counter())
+    try:
+        return await asyncio.wrap_future(called)
+    except asyncio.CancelledError:
+        # It may be about to commit, with files that whoever was cancelled removes now.
+        if not called.cancelled():
+            with suppress(Exception):  # nobody is there to be told
+                await asyncio.wrap_future(called)
+        raise

@@ -7,6 +7,8 @@ import logging
 from itertools import count
 from typing import Protocol
 
+from django.conf import settings
+
 from apps.accounts.scopes import check_scope
 from apps.compute.messages import State
 from apps.compute.release import Caller, Released
@@ -124,8 +126,14 @@ class Answers:
             await self._line.reply(m.Answer(ask, answer.kind, answer.header, answer.data))
             return
         transfer, nbytes = next(self._transfers), answer.header.nbytes
+        waiting = sum(each.nbytes for each in self._outgoing.values())
         outgoing = self._outgoing[transfer] = Outgoing(transfer, answer.path, nbytes)
         try:
+            if waiting and waiting + nbytes > settings.GRID_MAX_UPLOAD:
+                raise LimitExceededError(
+                    f"Long answers of {waiting} bytes are on their way; take them before you ask for more.",
+                    limit=settings.GRID_MAX_UPLOAD,
+                )
             digest = await on_disk(sha256_of, answer.path)
             announced = m.Answer(ask, answer.kind, answer.header, None, transfer, digest)
             outgoing.announced = await self._line.reply(announced)

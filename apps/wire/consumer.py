@@ -14,7 +14,7 @@ from channels.consumer import AsyncConsumer
 
 from apps.core import metrics
 from apps.wire import hello, pace, rooms
-from apps.wire.conversation import Conversation, conversation_for
+from apps.wire.conversation import Conversation, carried_on
 from apps.wire.outbox import FIRST
 from gridclient.wire import messages as m
 from gridclient.wire.errors import AuthenticationError, GridError
@@ -24,6 +24,8 @@ HELLO_WITHIN = 5.0
 CHUNK_KIND = bytes([CHUNK])
 LEFT = 1000
 """Close code of a client that leaves on purpose."""
+REPLACED = 4409
+"""Close code of a socket in whose place another one has come."""
 
 
 class GridConsumer(AsyncConsumer):
@@ -49,13 +51,13 @@ class GridConsumer(AsyncConsumer):
                 greeted = await self._greet()
             if greeted is None:
                 return
-            conversation = await conversation_for(greeted, scope["state"]["workers"])
+            conversation = await carried_on(self, greeted, scope["state"]["workers"])
         except GridError as error:
             await self._turn_away(error)
             return
         try:
-            await conversation.attach(self, greeted)
-            await self._carry(conversation)
+            with conversation.in_log():
+                await self._carry(conversation)
         finally:
             conversation.detach(self, left=self._closed == LEFT)
 
@@ -99,6 +101,10 @@ class GridConsumer(AsyncConsumer):
         except OSError:  # the server says so
             return False
         return True
+
+    def replace(self) -> None:
+        """Another socket has come in the place of this one. Its client may not read: nobody waits for the closing."""
+        self._closing = asyncio.create_task(self.close(REPLACED))
 
     async def close(self, code: int) -> None:
         """Close the socket, if it is open. The server hands the loop a disconnect then."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -18,7 +18,7 @@ from apps.accounts.queries import user_of_live_token
 from apps.accounts.scopes import check_scope
 from apps.compute.sessions import Session
 from apps.compute.workers import Workers
-from apps.core import metrics
+from apps.core import logs, metrics
 from apps.core.clock import now
 from apps.core.database import in_database
 from apps.core.wake import forget, listen
@@ -38,8 +38,6 @@ SAY_SEEN_AFTER = 64
 """Batches without a reply, after which the client is told what has arrived: it keeps them until then."""
 GOODBYE_WITHIN = 1.0
 """Seconds for which a client that does not read is waited for."""
-REPLACED = 4409
-"""Close code of a socket in whose place another one has come."""
 
 
 class Socket(Protocol):
@@ -47,6 +45,9 @@ class Socket(Protocol):
 
     async def put(self, frame: bytes) -> bool:
         """Send a frame; False when nobody is there any more."""
+
+    def replace(self) -> None:
+        """Another one has come in its place."""
 
     async def close(self, code: int) -> None: ...
 
@@ -64,6 +65,8 @@ class Conversation:
         self._workers = workers
         self._around = ExitStack()
         self._background: set[asyncio.Task[None]] = set()
+        self._newest: Socket | None = None
+        """The last socket that came; until it was welcomed, frames go to none."""
         self._socket: Socket | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._putting: asyncio.Timeout | None = None
@@ -75,6 +78,8 @@ class Conversation:
         self._unanswered = 0
         self._bad_frames = 0
         self._answers = Answers(self)
+        self._sessions: set[Session] = set()
+        """The one of the program, and those of earlier ones until their last answer has arrived."""
         self._begin_anew()
 
     async def begin(self) -> None:
@@ -83,14 +88,24 @@ class Conversation:
         try:
             self._around.enter_context(rooms.session(user))
         except LimitExceededError as error:
-            if not await parked.make_room(None if isinstance(error, rooms.NodeIsFullError) else user):
+            # Others' sessions wait for their clients too: an account goes at its own cost first.
+            room = await parked.make_room(user)
+            if not room and isinstance(error, rooms.NodeIsFullError):
+                room = await parked.make_room(None)
+            if not room:
                 raise
             self._around.enter_context(rooms.session(user))
-        self._around.enter_context(log.session(self.id, user=self._greeted.user, client=self._greeted.client))
+        with self.in_log():
+            self._around.callback(log.opened(self.id, user=self._greeted.user, client=self._greeted.client))
         self._doubt, self._checking = listen("tokens"), asyncio.Lock()
         self._around.callback(forget, "tokens", self._doubt)
         self._doubt.set()
-        self._spawn(self._guard())
+        with self.in_log():
+            self._spawn(self._guard())
+
+    def in_log(self) -> AbstractContextManager[None]:
+        """Lines of the log that are written within, or by tasks that begin within, say whose session it is."""
+        return logs.about(session=self.id[:8], user=self._greeted.user)
 
     async def end(self) -> None:
         """Nothing goes on: the worker, the values and the files of this session are gone."""
@@ -103,9 +118,10 @@ class Conversation:
         self._answers.cancel()
         for task in self._background - {asyncio.current_task()}:
             task.cancel()
-        self.uploads.close()
-        self.session.close()
-        self._around.close()
+        with self._around, self.in_log():  # the place is given up whatever comes
+            self.uploads.close()
+            for session in self._sessions:
+                session.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -114,32 +130,49 @@ class Conversation:
 
     # --- sockets ---
 
-    async def attach(self, socket: Socket, greeted: Greeted) -> None:
-        """Go on over this socket. The client has every batch up to `greeted.seen`; what is later is said again."""
-        older, self._socket = self._socket, None
-        if self._putting is not None:  # the older socket may never take what it is given
-            self._putting.reschedule(0)
-        async with self._turn, self._sending:
-            self._greeted, self._socket, self.parked_at = greeted, socket, None
-            if self._expiry is not None:
-                self._expiry.cancel()
-            if older is not None:
-                self._spawn(older.close(REPLACED))
-            self._outbox.seen(greeted.seen)
-            self._answers.interrupt()
-            answer = welcome(greeted, self.id, parked.next_token(self, greeted.resume))
-            await self._put(pack_batch(m.encode(m.NodeBatch(FIRST, [answer], self._inbox.last))))
-            for frame in self._outbox.unseen():
-                await self._put(frame)
-            for upload in self.uploads.received():
-                await self._put(self._outbox.pack(m.Ack(*upload), seen=self._inbox.last)[1])
-            self._answers.resume(greeted.seen)
+    async def attach(self, socket: Socket, greeted: Greeted) -> bool:
+        """Go on over this socket, unless all has ended or yet another one comes. False: it has ended.
+
+        The client has every batch up to `greeted.seen`; what is later is said again. Raises AuthenticationError when
+        the token counts no longer.
+        """
+        if self._newest is not None:
+            self._newest.replace()
+        self._newest, self._socket, self.parked_at = socket, None, None
+        if self._expiry is not None:
+            self._expiry.cancel()
+        putting, self._putting = self._putting, None
+        if putting is not None:  # the older socket may never take what it is given
+            putting.reschedule(0)
+        try:
+            async with self._turn, self._sending:
+                await self.check_token()  # what was kept for the client leaves now
+                if self.ended:
+                    return False
+                if socket is self._newest:
+                    await self._welcome(socket, greeted)
+                return True
+        except BaseException:
+            self.detach(socket, left=False)
+            raise
+
+    async def _welcome(self, socket: Socket, greeted: Greeted) -> None:
+        self._greeted, self._socket = greeted, socket
+        self._outbox.seen(greeted.seen)
+        self._answers.interrupt()
+        answer = welcome(greeted, self.id, parked.next_token(self, greeted.resume))
+        await self._put(pack_batch(m.encode(m.NodeBatch(FIRST, [answer], self._inbox.last))))
+        for frame in self._outbox.unseen():
+            await self._put(frame)
+        for upload in self.uploads.received():
+            await self._put(self._outbox.pack(m.Ack(*upload), seen=self._inbox.last)[1])
+        self._answers.resume(greeted.seen)
 
     def detach(self, socket: Socket, *, left: bool) -> None:
         """The socket is gone. `left`: its client closed it on purpose, and will not come back."""
-        if socket is not self._socket or self.ended:
+        if socket is not self._newest or self.ended:
             return
-        self._socket = None
+        self._newest = self._socket = None
         self._answers.interrupt()
         loop = asyncio.get_running_loop()
         self.parked_at = loop.time()
@@ -185,7 +218,7 @@ class Conversation:
     async def take(self, data: bytes | None, socket: Socket) -> None:
         """Handle one message; None stands for one that is no frame. Those of an older socket are passed over."""
         async with self._turn:
-            if socket is not self._socket or self.ended:
+            if socket is not self._newest or self.ended:
                 return
             try:
                 frame = unpack(b"" if data is None else data)
@@ -218,6 +251,8 @@ class Conversation:
             await self.goodbye(LimitExceededError(f"{MAX_BAD_FRAMES} frames were wrong.", limit=MAX_BAD_FRAMES))
 
     async def _command_or_error(self, command: m.ClientCommand) -> None:
+        if self.ended:  # by the guard, while an earlier one was handled
+            return
         try:
             await self._command(command)
         except GridError as error:
@@ -238,7 +273,7 @@ class Conversation:
             case m.Constant():
                 await self.session.inline_constant(command)
             case m.Drop():
-                self.session.forget(command.values)
+                await self.session.forget(command.values)
             case m.Get() | m.Take() | m.Request() | m.Fetch() | m.Publish() | m.Plan():
                 await self._answers.begin(command, self.session, self.uploads)
             case m.Upload():
@@ -249,7 +284,7 @@ class Conversation:
             case m.Ack():
                 self._answers.acknowledge(command.transfer, command.offset)
             case m.Begin():
-                self._spawn(self._retire(self.session, self.uploads))
+                self._retire()
                 self._begin_anew()
             case _:
                 raise InvalidInputError("This command has no place here.")
@@ -273,6 +308,7 @@ class Conversation:
     def _begin_anew(self) -> None:
         session = Session(self._workers, caller=self.caller, on_lost=lambda: self._worker_ended(session))
         self.session, self._lost = session, False
+        self._sessions.add(session)
         self.uploads = Uploads(session.folder, settings.GRID_MAX_UPLOAD)
 
     def _worker_ended(self, session: Session) -> None:
@@ -284,15 +320,17 @@ class Conversation:
     async def _say_lost(self) -> None:
         await self.reply(m.Lost())
 
-    async def _retire(self, session: Session, uploads: Uploads) -> None:
-        """End what a program left, once its answers that are on their way have arrived."""
-        uploads.close()
-        session.stop()
-        try:
-            if open_asks := self._answers.of(session):
-                await asyncio.wait(open_asks)
-        finally:
-            session.close()
+    def _retire(self) -> None:
+        """End what the program leaves; its files stay until its answers that are on their way have arrived."""
+        self.uploads.close()
+        self.session.stop()
+        self._spawn(self._close_later(self.session))
+
+    async def _close_later(self, session: Session) -> None:
+        if open_asks := self._answers.of(session):
+            await asyncio.wait(open_asks)
+        session.close()
+        self._sessions.discard(session)
 
     # --- frames of the node ---
 
@@ -308,9 +346,11 @@ class Conversation:
             return number
 
     async def chunk(self, frame: bytes) -> None:
-        """Send a chunk, unless no socket is there."""
+        """Send a chunk, unless its socket is gone: over the next one, the receiver says first where to go on."""
+        socket = self._socket
         async with self._sending:
-            await self._put(frame)
+            if socket is self._socket:
+                await self._put(frame)
 
     async def _put(self, frame: bytes) -> None:
         socket = self._socket
@@ -323,30 +363,36 @@ class Conversation:
             there = False
         finally:
             self._putting = None
-        if not there:
-            self.detach(socket, left=False)
+        if not there and socket is self._socket:
+            # It takes nothing more, but the last that its client said may still be read: that it leaves, perhaps.
+            self._socket = None
+            self._answers.interrupt()
 
     async def goodbye(self, error: GridError) -> None:
         """Say why it ends, and end it, whether or not the client reads."""
         if self.ended:
             return
-        socket = self._socket
         try:
             async with asyncio.timeout(GOODBYE_WITHIN):
                 await self.reply(m.Goodbye(error.code, error.message))
         except TimeoutError:
             pass
         finally:
+            socket = self._newest
             await self.end()
         if socket is not None:
             await socket.close(error.close or 4400)
 
 
-async def conversation_for(greeted: Greeted, workers: Workers) -> Conversation:
-    """The conversation that the hello goes on with, or a new one. Raises LimitExceededError where there is no place."""
+async def carried_on(socket: Socket, greeted: Greeted, workers: Workers) -> Conversation:
+    """The conversation that the hello goes on with, over this socket; or a new one.
+
+    Raises LimitExceededError where there is no place, AuthenticationError when the token counts no longer.
+    """
     found = parked.find(greeted.resume, greeted.caller)
-    if isinstance(found, Conversation):
+    if isinstance(found, Conversation) and await found.attach(socket, greeted):
         return found
     made = Conversation(greeted, workers)
     await made.begin()
+    await made.attach(socket, greeted)
     return made

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from apps.core import logs
+from collections.abc import Callable
 
 logger = logging.getLogger("apps.wire")
 MOST = 64
 
 
-@contextmanager
-def session(key: str, *, user: str, client: str) -> Iterator[None]:
-    """Log a session around its life. `client` is the client's own word: shortened, and made of one line."""
+def opened(key: str, *, user: str, client: str) -> Callable[[], None]:
+    """Log that a session opened; what is returned logs its end. `client` is the client's own word: shortened, and made
+    of one line."""
     word = "".join(each if each.isprintable() else "?" for each in client[:MOST])
     began = time.monotonic()
-    with logs.about(session=key[:8], user=user):
-        logger.info("Session %s of %s opened with %s.", key[:8], user, word or "an unnamed client")
-        try:
-            yield
-        finally:
-            logger.info("Session %s of %s ended after %.0f s.", key[:8], user, time.monotonic() - began)
+    logger.info("Session %s of %s opened with %s.", key[:8], user, word or "an unnamed client")
+    return lambda: logger.info("Session %s of %s ended after %.0f s.", key[:8], user, time.monotonic() - began)

@@ -77,7 +77,7 @@ class Uploads:
         """Take one chunk. Returns the offset to acknowledge, and the upload when it is complete and its digest fits."""
         incoming = self._open.get(frame.transfer)
         if incoming is None:
-            raise NotFoundError(f"No upload {frame.transfer} is open.")
+            raise _not_open(frame.transfer)
         try:
             if frame.offset != incoming.received or len(frame.body) > CHUNK_SIZE:
                 raise InvalidInputError(
@@ -87,11 +87,15 @@ class Uploads:
             if frame.offset + len(frame.body) > incoming.command.nbytes:
                 raise InvalidInputError(f"Transfer {frame.transfer} is longer than announced.")
             await on_disk(_write, incoming, frame.body)
+            if frame.transfer not in self._open:
+                raise _not_open(frame.transfer)
             if incoming.received < incoming.command.nbytes:
                 return incoming.received, None
             if incoming.digest.hexdigest() != incoming.command.sha256:
                 raise InvalidInputError(f"Transfer {frame.transfer} arrived damaged: its sha256 does not fit.")
         except BaseException:
+            if frame.transfer not in self._open:  # closed meanwhile, and the file with it
+                raise _not_open(frame.transfer) from None
             self._discard(frame.transfer)
             raise
         incoming.file.close()
@@ -131,8 +135,11 @@ class Uploads:
         return [*self._arrived.items(), *((transfer, incoming.received) for transfer, incoming in self._open.items())]
 
     def close(self) -> None:
+        """Remove what is here, except for files that were taken and are still in use."""
         for transfer in list(self._open):
             self._discard(transfer)
+        for transfer in list(self._finished):
+            self.release(self._finished.pop(transfer))
 
 
 _live: WeakSet[Uploads] = WeakSet()
@@ -187,6 +194,10 @@ class Outgoing:
                     continue
                 self._sent += len(body)
                 yield pack_chunk(self.transfer, offset, body)
+
+
+def _not_open(transfer: int) -> NotFoundError:
+    return NotFoundError(f"No upload {transfer} is open.")
 
 
 def sha256_of(path: Path) -> str:

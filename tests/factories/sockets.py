@@ -61,6 +61,7 @@ def begin_download(client: RawClient, values: np.ndarray) -> tuple[m.Answer, byt
 
 
 def take_chunk(client: RawClient, answer: m.Answer, received: bytearray) -> None:
-    frame = client.receive()
+    while isinstance(frame := client.receive(), m.Ack):
+        pass  # over another socket, finished uploads are acknowledged once more
     assert (frame.transfer, frame.offset, len(frame.body)) == (answer.transfer, len(received), CHUNK_SIZE)
     received += frame.body

@@ -268,3 +268,20 @@ def test_the_web_side_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_who_is_cancelled_while_a_worker_starts_leaves_the_next_session_its_own(
+    play: Callable[[Play], None], tmp_path: Path
+) -> None:
+    async def look(workers: Workers) -> None:
+        await workers.start()
+        hasty = asyncio.create_task(workers.open("hasty", Limits(), tmp_path))
+        await asyncio.sleep(0.005)  # the forkserver was asked, and has not answered
+        hasty.cancel()
+        one, other = [await workers.open(name, Limits(), tmp_path) for name in ("one", "other")]
+        other.kill()
+        ones(one)
+        assert await one.ask(Propose(1, Ref(0)))
+        one.kill()
+
+    play(look)

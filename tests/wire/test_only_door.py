@@ -98,11 +98,11 @@ CALLS = {
     # Batches and chunks go out by one function, chunks from one place.
     "self._line.chunk": {DELIVER},
     "socket.put": {f"{SPEAK}._put"},
-    "self._put": {f"{SPEAK}.attach", f"{SPEAK}.reply", f"{SPEAK}.chunk"},
+    "self._put": {f"{SPEAK}._welcome", f"{SPEAK}.reply", f"{SPEAK}.chunk"},
     "self.put": {"apps/wire/consumer.py:GridConsumer._turn_away"},
     "m.NodeBatch": {
         "apps/wire/outbox.py:Outbox.pack",
-        f"{SPEAK}.attach",
+        f"{SPEAK}._welcome",
         "apps/wire/consumer.py:GridConsumer._turn_away",
     },
 }

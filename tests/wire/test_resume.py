@@ -137,8 +137,7 @@ def test_a_download_whose_announcement_was_lost_begins_again(staff: Staff, scien
         client.lose()
         client.seen = seen
         client.come_back()
-        answer = client.receive()
-        assert answer.ask == 1000
+        answer = _until(client, 1000)
         received = bytearray()
         while len(received) < BIG:
             take_chunk(client, answer, received)
