@@ -15,7 +15,7 @@ from uuid import uuid4
 from apps.compute.messages import Append, Evaluate, Forget, Proposal, Propose, Value
 from apps.compute.release import Caller
 from apps.compute.workers import CRASHED
-from apps.wire.conversation import Conversation, conversation_for
+from apps.wire.conversation import Conversation, carried_on
 from apps.wire.hello import Greeted
 from gridclient.batches import hello
 from gridclient.dialogue import Ask, Dialogue
@@ -141,6 +141,9 @@ class Line:
             self.down.append(frame)
         return self.open
 
+    def replace(self) -> None:
+        self.open = False
+
     async def close(self, code: int = 1000) -> None:
         self.code = code
 
@@ -193,9 +196,7 @@ async def greet(who: Caller, first: bytes, workers: Workers, line: Line) -> Conv
     (said,) = batch.commands
     assert isinstance(said, m.Hello)
     greeted = Greeted("ward", "ada", [], said.client, who, said.resume, batch.seen)
-    conversation = await conversation_for(greeted, workers)  # type: ignore[arg-type]
-    await conversation.attach(line, greeted)
-    return conversation
+    return await carried_on(line, greeted, workers)  # type: ignore[arg-type]
 
 
 def numbers(frames: list[bytes]) -> list[int]:
