@@ -92,8 +92,10 @@ class Person:
 
     def leave(self) -> None:
         """When the storm is over: only who is connected can say goodbye, and else the session is kept for a minute."""
-        self._says_something()
-        self.node.close()
+        try:
+            self._says_something()
+        finally:
+            self.node.close()
 
     def _says_something(self) -> None:
         self.asked(lambda: gridclient.send(torch.ones(2), self.node).get())
@@ -238,7 +240,7 @@ class Harm:
 
 def run(ground: Ground, seed: int, more: dict[str, Callable[[], Any]] | None = None) -> Counter[str]:
     """One run, and the checks after it. Returns what was done and what harm there was."""
-    random = Random(seed)  # noqa: S311  (a seed for tests)
+    random = Random(seed)
     books = Books(seed)
     harm = Harm(ground, Random(random.random()), more or {})
     people = [kind(ground, books, Random(random.random())) for kind in (Owner, Scientist)]
@@ -248,7 +250,7 @@ def run(ground: Ground, seed: int, more: dict[str, Callable[[], Any]] | None = N
     def guarded(work: Callable[[], Any]) -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001  (raised below, in the thread of the test)
+        except BaseException as error:
             errors.append(error)
 
     for person in people:
@@ -389,7 +391,7 @@ def main() -> None:
             runs += 1
             try:
                 total += run(ground, seed)
-            except Exception as error:  # noqa: BLE001  (shown, and the next run may tell more)
+            except Exception as error:
                 failed.append(seed)
                 for each in getattr(error, "exceptions", [error]):
                     print("".join(traceback.format_exception(each)[-8:]), file=sys.stderr)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-
 from apps.compute.messages import Append, Evaluate, Forget, Proposal, Propose, Value
 from apps.compute.release import Caller
 from apps.compute.workers import CRASHED
@@ -87,7 +86,9 @@ class Worker:
         match message:
             case Propose():
                 short = data if nbytes < LONG else None
-                return Proposal(message.ask, "", "public", [], None, "tensor", "uint8", [nbytes], 0, nbytes, 0, [], short)
+                return Proposal(
+                    message.ask, "", "public", [], None, "tensor", "uint8", [nbytes], 0, nbytes, 0, [], short
+                )
             case Evaluate(path=path):
                 Path(path).write_bytes(data)
                 return Value(message.ask, m.TensorHeader("uint8", [nbytes], nbytes), None, "tensor")
@@ -204,5 +205,3 @@ def numbers(frames: list[bytes]) -> list[int]:
     bodies = [unpack(frame) for frame in frames]
     found = [m.decode_node(each.body) for each in bodies if each.kind == 0]
     return [batch.id for batch in found if batch.id > 1]
-
-

@@ -6,11 +6,10 @@ Whoever keeps to the protocol gets each answer once and right, whatever is cut, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import Phase
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -273,7 +272,7 @@ class SessionAndResume(RuleBasedStateMachine):
 
 
 @pytest.fixture(autouse=True)
-def without_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files and the token's row are looked at where the rest runs, so that a run is the same each time."""
 
     async def live(function: Any, token: int) -> None:
@@ -283,10 +282,9 @@ def without_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(conversation, "in_database", live)
     monkeypatch.setattr(answers, "on_disk", _at_once)
     monkeypatch.setattr(transfers, "on_disk", _at_once)
-    yield
 
 
 def test_whoever_keeps_to_the_protocol_is_answered_once_and_right() -> None:
     run_state_machine_as_test(
-        SessionAndResume, settings=limits(max_examples=8, stateful_step_count=40, derandomize=True, phases=[Phase.generate])
+        SessionAndResume, settings=limits(max_examples=40, stateful_step_count=40, derandomize=True)
     )
