@@ -1,6 +1,6 @@
 # The five commands of the house. Each builds what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs tutorial browser
+.PHONY: help setup demo test check bench storm docs tutorial browser
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,6 +15,7 @@ help:
 	@echo "make check   linters, types, layers, deployment checks, migrations and generated docs in sync"
 	@echo "make docs    write the generated reference pages again"
 	@echo "make tutorial  execute the tutorials again, each on a grid of its own (a minute)"
+	@echo "make storm   people work with a node that is killed and cut, then the books are checked (RUNS=500)"
 	@echo "make bench   benchmark tables (ONLY=name for one)"
 
 setup: $(STAMP)
@@ -63,3 +64,8 @@ tutorial: setup
 
 bench: setup
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+RUNS ?= 500
+
+storm: setup
+	$(BIN)/python -m tests.faults.storm --runs $(RUNS)

@@ -257,25 +257,37 @@ class Workers:
         self, session_id: str, limits: Limits, folder: Path, on_end: Callable[[], None] | None
     ) -> Worker:
         async with self._lock:
-            control = await self._started()
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                with theirs:
-                    order = msgspec.msgpack.encode([session_id, limits, str(folder)])
-                    socket.send_fds(control, [order], [theirs.fileno()])
-                await self._readable(control)
-                answer, descriptors, _, _ = socket.recv_fds(control, 64, 1)
-                if not answer or not descriptors:
-                    raise OSError("the forkserver is gone")
-            except OSError as error:
-                ours.close()
+                worker = await self._forked(session_id, limits, folder)
+            except OSError:
+                # The forkserver has just ended, which nobody knew; what a session said must not be lost by that.
                 self._stop()
-                raise InternalError("No worker could be started. Try again in a moment.") from error
+                try:
+                    worker = await self._forked(session_id, limits, folder)
+                except OSError as error:
+                    self._stop()
+                    raise InternalError("No worker could be started. Try again in a moment.") from error
             self._open = self.alive
-            worker = Worker(ours, descriptors[0], msgspec.msgpack.decode(answer, type=int), limits, self.isolated)
             worker.on_end = on_end
             self._open.append(worker)
             return worker
+
+    async def _forked(self, session_id: str, limits: Limits, folder: Path) -> Worker:
+        """One from the forkserver. Raises OSError where that is gone."""
+        control = await self._started()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with theirs:
+                order = msgspec.msgpack.encode([session_id, limits, str(folder)])
+                socket.send_fds(control, [order], [theirs.fileno()])
+            await self._readable(control)
+            answer, descriptors, _, _ = socket.recv_fds(control, 64, 1)
+            if not answer or not descriptors:
+                raise OSError("the forkserver is gone")
+        except OSError:
+            ours.close()
+            raise
+        return Worker(ours, descriptors[0], msgspec.msgpack.decode(answer, type=int), limits, self.isolated)
 
     @property
     def up(self) -> bool:

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 FAILED = "This request was approved, but its program did not run to its end here. The node's operator can say more."
 """The same for every reason: a failure must not tell anything about private values."""
 RETRY_SECONDS = 5.0
+WORKERS_TRIED = 3
+"""Workers that one run may take: what killed the last may have been the machine, short of memory, not its program."""
 LOOK_AGAIN = 15.0
 
 
@@ -77,13 +79,10 @@ async def answer(workers: Workers, key: UUID) -> None:
     """Run one approved request and store its answer, or note that it failed. Nothing where that has been done."""
     folder = Path(settings.GRID_STORAGE_DIR) / "sessions" / f"request-{key}"
     own = OwnFolder(folder)
-    worker: Worker | None = None
     try:
         job = await in_database(_job, key)
-        if job is None:
-            return
-        worker = await workers.open(folder.name, limits(), folder)
-        await _execute(worker, job, folder / "answer")
+        if job is not None:
+            await _run(workers, job, folder)
     except DatabaseError:
         raise
     except Exception as error:
@@ -91,9 +90,23 @@ async def answer(workers: Workers, key: UUID) -> None:
         logger.warning("Approved request %s failed: %s.", key, type(error).__name__)
         await in_database(_fail, key)
     finally:
-        if worker is not None:
-            worker.kill()
         own.remove()
+
+
+async def _run(workers: Workers, job: Job, folder: Path) -> None:
+    """Answer it with a worker of its own, or with the next where that one crashes or none can be started."""
+    for left in reversed(range(WORKERS_TRIED)):
+        worker: Worker | None = None
+        try:
+            worker = await workers.open(folder.name, limits(), folder)
+            await _execute(worker, job, folder / "answer")
+            return
+        except InternalError:
+            if not left or (worker is not None and worker.alive):
+                raise
+        finally:
+            if worker is not None:
+                worker.kill()
 
 
 async def _execute(worker: Worker, job: Job, path: Path) -> None:

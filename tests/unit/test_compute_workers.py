@@ -291,3 +291,23 @@ def test_the_web_side_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_session_that_begins_as_the_forkserver_ends_gets_its_worker_from_the_next(
+    play: Callable[[Play], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the session says meanwhile is refused otherwise, and its values never come to be."""
+
+    async def look(workers: Workers) -> None:
+        await workers.start()
+        assert workers._server is not None
+        workers._server.kill()
+        workers._server.wait()
+        # As for whoever asks before the kernel tells.
+        monkeypatch.setattr(workers._server, "poll", lambda: None)
+        worker = await workers.open("one", Limits(), tmp_path)
+        ones(worker)
+        assert await worker.ask(Propose(1, Ref(0)))
+        worker.kill()
+
+    play(look)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ from django.conf import settings
 from safetensors.numpy import save_file
 
 from apps.audit.models import AuditEvent
-from apps.compute.workers import Workers
+from apps.compute.workers import Worker, Workers
 from apps.core.database import in_database
 from apps.datarequests import actions, runner
 from apps.datarequests.models import DataRequest
@@ -133,6 +135,26 @@ def test_a_request_that_another_process_has_answered_is_left_alone(people: Peopl
     go(lambda workers: runner.answer(workers, request.pk))
     request.refresh_from_db()
     assert (value(request), request.failures, caplog.messages) == (first, 0, [])
+
+
+def test_workers_that_are_killed_from_outside_cost_no_requester_the_answer(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = submit(people.scientist, publish(people.owner))
+    actions.approve(request, reason="Fine.", by=people.owner)
+    opened, forked = [], Workers.open
+
+    async def open_and_kill(workers: Workers, *given: Any) -> Worker:
+        opened.append(worker := await forked(workers, *given))
+        if len(opened) < runner.WORKERS_TRIED:
+            os.kill(worker.pid, signal.SIGKILL)
+        return worker
+
+    monkeypatch.setattr(Workers, "open", open_and_kill)
+    go(lambda workers: runner.answer(workers, request.pk))
+    assert value(request) == pytest.approx(WEIGHTS.sum())
+    assert len(opened) == runner.WORKERS_TRIED
+    assert AuditEvent.objects.filter(verb="request_answered", target=f"request:{request.pk}").count() == 1
 
 
 def failed(request: DataRequest) -> bool:
