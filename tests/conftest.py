@@ -60,8 +60,10 @@ COMPUTES = {
     "test_train.py", "test_training.py",
 }  # fmt: skip
 """Files whose server computes: which database it has makes no difference to what they ask."""
-PROCESSES = "test_processes.py"
-"""Has a PostgreSQL of its own in every run."""
+OWN = {
+    "test_processes.py", "test_backup.py", "test_backup_making.py", "test_backup_postgres.py", "test_doctor.py",
+}  # fmt: skip
+"""Files that say themselves which database they are about, in every run."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -69,7 +71,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
         touches = used & {"db", "grid"} or item.get_closest_marker("django_db") or item.path.parent.name in SERVED
-        if touches and item.path.name not in {*COMPUTES, PROCESSES}:
+        if touches and item.path.name not in {*COMPUTES, *OWN}:
             item.add_marker(pytest.mark.database)
 
 

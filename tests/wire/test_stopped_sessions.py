@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,7 +13,7 @@ import pytest
 
 from gridclient.wire import messages as m
 from gridclient.wire.errors import SessionStoppedError
-from tests.factories import processes
+from tests.factories import databases, processes
 from tests.factories.crew import eventually
 from tests.factories.grid import LiveGrid
 from tests.factories.raw import RawClient, listed_sessions, rest
@@ -157,23 +155,25 @@ def test_ones_own_session_may_be_ended_from_elsewhere_and_nobody_elses(
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Staff, Path]]:
-    """A node of its own, and its database."""
+    """A node of its own, and its folder."""
     folder = tmp_path_factory.mktemp("alone")
     with single_node(folder) as server:
-        yield Staff(server), folder / server.name / "db.sqlite3"
+        yield Staff(server), folder / server.name
 
 
 def test_what_another_process_stopped_ends_when_this_one_looks_next(alone: tuple[Staff, Path]) -> None:
-    staff, database = alone
+    staff, folder = alone
     name = next(names)
     staff.hire(name, "scientist")
     with staff.client(name) as client:
         shown(staff, client)
-        with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
-            change = (
+        key = UUID(id_of(client))
+        with databases.opened(folder) as cursor:
+            cursor.execute(
                 "UPDATE compute_livesession SET stopped_at = '2026-01-01', stop_reason = 'Elsewhere.', stopped_by_id ="
-                " (SELECT id FROM accounts_user WHERE username = 'admin') WHERE id = ?"
+                " (SELECT id FROM accounts_user WHERE username = 'admin') WHERE id = %s",
+                [str(key) if databases.POSTGRES else key.hex],
             )
-            assert connection.execute(change, [UUID(id_of(client)).hex]).rowcount == 1
+            assert cursor.rowcount == 1
         with staff.client(name), pytest.raises(SessionStoppedError, match="Elsewhere"):
             client.receive()
