@@ -55,7 +55,7 @@ class OneDataset(View):
 class Grants(View):
     """GET: those that I may see; with ?once=1 also those of approvals, with ?revoked=1 also what was taken back.
 
-    POST {to, right, columns, programs, expires, reason} for the owner.
+    POST {to, right, columns, programs, epsilon, expires, reason} for the owner.
     """
 
     keyed = True
@@ -83,6 +83,7 @@ class Grants(View):
             right=body.right,
             columns=body.columns,
             programs=body.programs,
+            epsilon=body.epsilon,
             expires=inputs.moment(body.expires, "expires"),
             reason=body.reason,
             by=user,

@@ -68,13 +68,15 @@ class DatasetChange(Body, frozen=True):
 class NewGrant(Body, frozen=True):
     """`to`: a username, or "team:" and a slug. `columns` None: all of them.
 
-    `programs`: hashes of the programs that a `train` grant is for; None: any.
+    `programs`: hashes of the programs that a `train` grant is for; None: any. `epsilon`: the allowance of a `release`
+    grant; None: what every analyst has by default.
     """
 
     to: str
     right: str
     columns: list[str] | None = None
     programs: list[str] | None = None
+    epsilon: float | None = None
     expires: str | None = None
     reason: str = ""
 

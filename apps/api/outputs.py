@@ -61,6 +61,7 @@ def grant(row: Grant) -> dict[str, Any]:
         "right": row.right,
         "columns": row.columns,
         "programs": row.programs,
+        "epsilon": row.allowance,
         "expires": row.expires,
         "reason": row.reason,
         "given_by": row.given_by.username if row.given_by else "",

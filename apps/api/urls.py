@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import include, path, re_path
 
-from apps.api import audit, datasets, people, plans, requests, sessions, signing, views
+from apps.api import audit, budgets, datasets, people, plans, requests, sessions, signing, views
 
 urlpatterns = [
     path("", include("apps.api.network_urls")),
@@ -20,6 +20,9 @@ urlpatterns = [
     path("datasets/", datasets.Datasets.as_view()),
     path("datasets/<str:slug>/", datasets.OneDataset.as_view()),
     path("datasets/<str:slug>/grants/", datasets.Grants.as_view()),
+    path("datasets/<str:slug>/budget/", budgets.OneBudget.as_view()),
+    path("releases/", budgets.Releases.as_view()),
+    path("releases/<uuid:id>/", budgets.OneRelease.as_view()),
     path("grants/<int:id>/", datasets.OneGrant.as_view()),
     path("plans/", plans.Plans.as_view()),
     path("plans/<str:name>/", plans.OnePlan.as_view()),

@@ -100,6 +100,26 @@ class Evaluate(Message, tag="evaluate", frozen=True):
     path: str
 
 
+class Weigh(Message, tag="weigh", frozen=True):
+    """What decides about the price of a private answer? Answered by `Weighed`; nothing private is computed."""
+
+    ask: int
+    value: Ref
+
+
+class Draw(Message, tag="draw", frozen=True):
+    """A private answer, after it was charged. Answered by `Value`; a long one is written to `path`.
+
+    `unit`: the noise of each sum, as a multiple of its clip; `clips`: those that were charged for.
+    """
+
+    ask: int
+    value: Ref
+    unit: float
+    clips: list[float]
+    path: str
+
+
 class Export(Message, tag="export", frozen=True):
     """The program behind a value, by itself. Constants are written to `path` (safetensors). Answered by `Exported`."""
 
@@ -173,6 +193,28 @@ class Proposal(Message, tag="proposal", frozen=True):
     untrained: str = ""
 
 
+class Weighed(Message, tag="weighed", frozen=True):
+    """A private answer as public metadata say it. By sum over people that it is made of: how many numbers (`sizes`),
+    how much one entity moves it at most (`clips`, in units of the declared half-range), how many entities there can be.
+
+    `spread`: standard deviation of each number of the answer, for each unit of noise, one where they are equal;
+    `of_reach`: the most beside the declared half-range. `numbers`: how many are summed.
+    """
+
+    ask: int
+    program_hash: str
+    inputs: list[Input]
+    shape: list[int]
+    sizes: list[int]
+    clips: list[float]
+    entities: list[int]
+    spread: list[float]
+    of_reach: float
+    flops: int
+    numbers: int
+    assets: list[tuple[str, int, str]]
+
+
 class Value(Message, tag="value", frozen=True):
     """A computed value. `data` is None when it was written to the path asked for.
 
@@ -223,9 +265,9 @@ class Failed(Message, tag="failed", frozen=True):
         return from_code(self.code, self.message, {**self.details, "line": self.line} if self.line else self.details)
 
 
-Order = Bind | PutConstant | PutPlan | Append | Forget | Propose | Evaluate | Export | Load | Ingest
-Question = Propose | Evaluate | Export | Load | Ingest
-Reply = Proposal | Value | Exported | Loaded | Ingested | Failed
+Order = Bind | PutConstant | PutPlan | Append | Forget | Propose | Evaluate | Weigh | Draw | Export | Load | Ingest
+Question = Propose | Evaluate | Weigh | Draw | Export | Load | Ingest
+Reply = Proposal | Value | Weighed | Exported | Loaded | Ingested | Failed
 
 
 def asked(question: Question) -> list[Ref]:

@@ -1,6 +1,7 @@
 """The only door: every value that leaves this node leaves through here, with an audit event in the same transaction.
 
     pointer    a value that someone asked for by `.get()`
+    private    one with noise, by `.get(epsilon=...)`: charged first, then drawn once
     approved   the answer of an approved request, on its way into the store
     stored     an answer from the store, delivered as often as asked
 
@@ -9,12 +10,14 @@ Each returns a `Released`, which nothing else can make and without which the wir
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
@@ -25,8 +28,13 @@ from apps.accounts.queries import user_of_live_token
 from apps.audit.actions import lock_log, record
 from apps.audit.models import AuditEvent
 from apps.audit.verbs import Verb
-from apps.compute.messages import Evaluate, Proposal, State, Value
+from apps.budgets import ledger
+from apps.budgets.models import Release
+from apps.budgets.states import State as Stage
+from apps.compute import spending
+from apps.compute.messages import Draw, Evaluate, Proposal, State, Value, Weighed
 from apps.compute.models import StoredAnswer
+from apps.compute.spending import Wanted
 from apps.compute.workers import Worker
 from apps.core import metrics
 from apps.core.canonical import digest
@@ -36,7 +44,7 @@ from apps.core.prepared import Prepared, insert_if_new
 from apps.permissions.policies import Ask, Closed, decide
 from apps.permissions.policies import Input as AskInput
 from gridclient.program.graph import Ref
-from gridclient.wire.errors import AuthenticationError, InternalError, InvalidInputError
+from gridclient.wire.errors import AuthenticationError, ConflictError, GridError, InternalError, InvalidInputError
 from gridclient.wire.messages import INLINE_LIMIT, TensorHeader
 
 _KEY = object()
@@ -71,12 +79,13 @@ class Answered:
 class Released:
     """A value that may be sent. Made in this module only."""
 
-    __slots__ = ("answer", "route")
+    __slots__ = ("answer", "receipt", "route")
 
-    def __init__(self, answer: Answered, route: str, *, key: object) -> None:
+    def __init__(self, answer: Answered, route: str, *, key: object, receipt: dict[str, Any] | None = None) -> None:
         if key is not _KEY:
             raise InternalError("A value can only be released by apps.compute.release.")
         self.answer = answer
+        self.receipt = receipt
         self.route = route
         metrics.released(route).inc()
 
@@ -105,6 +114,56 @@ async def pointer(worker: Worker, value: Ref | State, proposal: Proposal, *, cal
             _known.clear()
         _known.add(_question(proposal))
     return Released(answer or ready or await _evaluate(worker, value, proposal, path), route, key=_KEY)
+
+
+async def private(
+    worker: Worker, value: Ref, weighed: Weighed, wanted: Wanted, *, caller: Caller, key: str, path: Path
+) -> Released:
+    """Release a private answer: charged and audited first, drawn once, kept, then handed over as often as asked.
+
+    Under the same `key` it is the same answer, charged once. It leaves at a time that follows from public metadata. A
+    worker that fails or overruns looks like any outage, and what was charged stays charged.
+    """
+    begun = asyncio.get_running_loop().time()
+    bill = await in_database(spending.charge, caller.token, weighed, wanted, key or uuid4().hex)
+    if bill.release.state == Stage.CHARGED:
+        await _draw(worker, Draw(0, value, bill.unit, weighed.clips, str(path)), bill.release, path)
+        await _not_before(begun, spending.expected(weighed))
+    answer = await in_database(_kept_draw, bill.release, path)
+    return Released(answer, "release", key=_KEY, receipt=bill.receipt)
+
+
+async def _draw(worker: Worker, question: Draw, charged: Release, path: Path) -> None:
+    """Let the worker draw, and keep what it drew, unless another attempt was faster."""
+    number = await in_database(ledger.attempt, charged)
+    try:
+        reply = await worker.ask(question)
+        if not isinstance(reply, Value):
+            raise InternalError(spending.FAILED)
+    except GridError:
+        # Whatever it was may depend on values.
+        await in_database(spending.give_up, charged)
+        raise InternalError(spending.FAILED) from None
+    data = reply.data if reply.data is not None else await in_database(path.read_bytes)
+    header = reply.header
+    with suppress(ConflictError):
+        await in_database(ledger.answered, charged, number, data=data, dtype=header.dtype, shape=header.shape)
+
+
+async def _not_before(begun: float, seconds: float) -> None:
+    """Wait until `seconds` after `begun`, or twice as long, or four times ... : how long it took is not to be seen."""
+    passed = asyncio.get_running_loop().time() - begun
+    while seconds < passed:
+        seconds *= 2
+    await asyncio.sleep(seconds - passed)
+
+
+def _kept_draw(charged: Release, path: Path) -> Answered:
+    """The answer that the ledger keeps, once its head is safe outside; what is too long for a batch, as a file."""
+    found = ledger.delivered(charged)
+    if found.data is None or found.shape is None:
+        raise InternalError("An answer without its data was stopped.")
+    return _inline_or_file(bytes(found.data), found.dtype, found.shape, path)
 
 
 async def approved(worker: Worker, value: Ref | State, proposal: Proposal, *, user: User, path: Path) -> Answered:
@@ -203,8 +262,11 @@ def _keep(proposal: Proposal, answer: Answered) -> bool:
 
 def _answered(row: StoredAnswer, path: Path) -> Answered:
     """A kept answer; what is too long for a batch, as the file `path`."""
-    data = bytes(row.data)
-    header = TensorHeader(row.dtype, row.shape, len(data))
+    return _inline_or_file(bytes(row.data), row.dtype, row.shape, path)
+
+
+def _inline_or_file(data: bytes, dtype: str, shape: list[int], path: Path) -> Answered:
+    header = TensorHeader(dtype, shape, len(data))
     if len(data) <= INLINE_LIMIT:
         return Answered("tensor", header, data, None)
     path.write_bytes(data)

@@ -14,8 +14,23 @@ from django.conf import settings
 
 from apps.accounts.models import User
 from apps.accounts.queries import user_of_live_token
-from apps.compute import release
-from apps.compute.messages import Append, Bind, Export, Exported, Forget, Proposal, Propose, PutConstant, PutPlan, State
+from apps.compute import release, spending
+from apps.compute.messages import (
+    Append,
+    Bind,
+    Export,
+    Exported,
+    Forget,
+    Proposal,
+    Propose,
+    PutConstant,
+    PutPlan,
+    Reply,
+    State,
+    Weigh,
+    Weighed,
+)
+from apps.compute.spending import Wanted
 from apps.compute.workers import CRASHED, Limits, Worker, Workers
 from apps.core.database import in_database
 from apps.core.locks import OwnFolder
@@ -161,6 +176,27 @@ class Session:
         path = self.folder / f"answer-{next(self._numbers)}"
         return await release.pointer(await self.worker(), value, proposal, caller=self.caller, path=path)
 
+    async def private(self, value: Ref, wanted: Wanted, *, key: str) -> release.Released:
+        """Release a private answer to this session's user, charged once under `key`."""
+        weighed = await self._weigh(value)
+        path = self.folder / f"answer-{next(self._numbers)}"
+        return await release.private(
+            await self.worker(), value, weighed, wanted, caller=self.caller, key=key, path=path
+        )
+
+    async def estimate(self, value: Ref, wanted: Wanted) -> dict[str, float]:
+        """What a private answer would cost this session's user."""
+        weighed = await self._weigh(value)
+        return await in_database(spending.estimate, self.caller.token, weighed, wanted)
+
+    async def _weigh(self, value: Ref) -> Weighed:
+        worker = await self.worker()
+        weighed = await self._asked(worker, Weigh(next(self._numbers), value))
+        if not isinstance(weighed, Weighed):
+            raise InternalError("The worker did not say what a private answer depends on.")
+        await self._check_beside(weighed)
+        return weighed
+
     async def export(self, value: Ref | State) -> Exportable:
         """The program behind a private value, for a request."""
         proposal = await self._propose(value)
@@ -175,7 +211,7 @@ class Session:
             raise InternalError("The program could not be exported.")
         return Exportable(proposal, exported)
 
-    async def _check_beside(self, proposal: Proposal) -> None:
+    async def _check_beside(self, proposal: Proposal | Weighed) -> None:
         """Of what nobody decides about (mock data, shapes), all that a value was made from must still be there."""
         decided = {(found.dataset, found.version, "values") for found in proposal.inputs}
         beside = [asset for asset in proposal.assets if tuple(asset) not in decided]
@@ -184,14 +220,18 @@ class Session:
 
     async def _propose(self, value: Ref | State, *, aggregate: bool = False) -> Proposal:
         worker = await self.worker()
-        try:
-            proposal = await worker.ask(Propose(next(self._numbers), value, aggregate))
-        except NotFoundError as error:
-            named = (str(error.details.get("dataset")), int(error.details.get("version", 0)))
-            raise self._refused.get(named, error) from None
+        proposal = await self._asked(worker, Propose(next(self._numbers), value, aggregate))
         if not isinstance(proposal, Proposal):
             raise InternalError("The worker gave no proposal.")
         return proposal
+
+    async def _asked(self, worker: Worker, question: Propose | Weigh) -> Reply:
+        """The worker's reply; a dataset that was not there is refused as it was when the program named it."""
+        try:
+            return await worker.ask(question)
+        except NotFoundError as error:
+            named = (str(error.details.get("dataset")), int(error.details.get("version", 0)))
+            raise self._refused.get(named, error) from None
 
     def stop(self) -> None:
         """End the worker, and start none any more; whoever waits for it is told."""

@@ -21,7 +21,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load_file, save_file
 
-from apps.compute import memory, messages, states
+from apps.compute import memory, messages, private, states
 from apps.compute.constants import raw_bytes
 from apps.compute.labels import PUBLIC
 from apps.compute.messages import LENGTH, Limits
@@ -64,6 +64,8 @@ class Session:
         self._handlers: dict[type, Callable[[Any], messages.Reply]] = {
             messages.Propose: self.propose,
             messages.Evaluate: self.evaluate,
+            messages.Weigh: lambda question: private.weigh(self.program, self.reader, question),
+            messages.Draw: self.draw,
             messages.Export: self.export,
             messages.Load: self.load,
             messages.Ingest: self.ingest,
@@ -142,11 +144,14 @@ class Session:
         value = self.reader.value(question.value, plan.order)
         data = raw_bytes(value) if isinstance(value, torch.Tensor) else _stream(value)
         header = TensorHeader(fact.dtype, list(fact.shape), len(data))
-        kind = TABLE if fact.table else TENSOR
-        if len(data) <= INLINE_LIMIT:
-            return messages.Value(question.ask, header, bytes(data), kind)
-        _write(Path(question.path), data)
-        return messages.Value(question.ask, header, None, kind)
+        return _told(question, TABLE if fact.table else TENSOR, header, data)
+
+    def draw(self, question: messages.Draw) -> messages.Value:
+        """A private answer: inline, or written to the path."""
+        value = private.draw(self.program, self.reader, question)
+        data = raw_bytes(value)
+        header = TensorHeader(str(value.dtype).removeprefix("torch."), list(value.shape), len(data))
+        return _told(question, TENSOR, header, data)
 
     def export(self, question: messages.Export) -> messages.Exported:
         """The program cut to what is asked for, ids from 0, without lines; its constants in a file; its words."""
@@ -192,6 +197,15 @@ class Session:
         mock = Path(question.mock) if question.mock else None
         found = ingest(question.spec, Path(question.values), mock, question.key, Path(question.out), IngestLimits())
         return messages.Ingested(question.ask, msgspec.to_builtins(found))
+
+
+def _told(
+    question: messages.Evaluate | messages.Draw, kind: str, header: TensorHeader, data: memoryview
+) -> messages.Value:
+    if len(data) <= INLINE_LIMIT:
+        return messages.Value(question.ask, header, bytes(data), kind)
+    _write(Path(question.path), data)
+    return messages.Value(question.ask, header, None, kind)
 
 
 def _renumbered(node: Node, ids: dict[int, int]) -> Node:

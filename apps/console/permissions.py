@@ -29,6 +29,7 @@ from gridclient.wire.errors import InvalidInputError
 MEANINGS = {
     "discover": "discover: see name, columns, bounds and mock data",
     "compute": "compute: build programs and ask through the queue",
+    "release": "release: private answers with noise, within a budget",
     "aggregate": "aggregate: exact count, sum and mean over all rows",
     "train": "train: take models trained on it and their losses; for a determined analyst as much as read",
     "read": "read: copy the values",
@@ -54,6 +55,12 @@ class GiveRight(Act):
         required=False,
         widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"}),
         help_text="Separated by commas; empty: all columns.",
+    )
+    epsilon = forms.FloatField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal", "autocomplete": "off"}),
+        help_text="For release: the allowance, of the epsilon that the dataset's people have in all; empty: answers of "
+        "at most 0.5, and a quarter of it a day.",
     )
     programs = forms.CharField(
         required=False,
@@ -84,6 +91,7 @@ class GiveRight(Act):
             right=words["right"],
             columns=_listed(words["columns"]),
             programs=_listed(words["programs"]),
+            epsilon=words["epsilon"],
             expires=datetime.combine(words["expires"], time.max, tzinfo=UTC) if words["expires"] else None,
             reason=words["reason"],
             by=self.user,
@@ -98,6 +106,12 @@ class GiveRight(Act):
                 f"There is no team {name.removeprefix('team:')!r}. The list of teams has their names."
             )
         return team
+
+
+def _allowance(grant: Grant) -> str:
+    if grant.right != "release":
+        return ""
+    return "the default" if grant.allowance is None else f"{grant.allowance:g}"
 
 
 def _listed(text: str) -> list[str] | None:
@@ -164,6 +178,7 @@ class GrantAdmin(GridAdmin):
             ("Dataset", link(user, obj.dataset)),
             ("Columns", "all" if obj.columns is None else ", ".join(obj.columns)),
             ("Only for", f"the approved program {obj.program_hash[:16]}…" if obj.program_hash else ""),
+            ("Epsilon", _allowance(obj)),
             ("Programs", "" if obj.right != "train" else ", ".join(obj.programs or ["any"])),
             ("State", status_of(obj)),
             ("Reason", obj.reason),

@@ -16,12 +16,13 @@ from apps.audit.verbs import Verb
 from apps.core.clock import now as moment
 from apps.datasets import actions as datasets
 from apps.datasets.models import Dataset
-from apps.permissions.models import Grant, Ownership, Right
+from apps.permissions.models import NANO, Grant, Ownership, Right
 from apps.permissions.policies import check_can_grant
 from gridclient.wire.errors import ConflictError, InvalidInputError
 
 MAX_REASON = 2_000
 MAX_PROGRAMS = 1_000
+LEAST_EPSILON, MOST_EPSILON = 1e-3, 100.0
 PROGRAM_HASH = re.compile("[0-9a-f]{64}")
 
 
@@ -48,11 +49,13 @@ def give(
     columns: list[str] | None = None,
     expires: datetime | None = None,
     programs: list[str] | None = None,
+    epsilon: float | None = None,
     reason: str,
     by: User,
     now: datetime | None = None,
 ) -> Grant:
-    """Give a right; `programs`: the hashes of those that a `train` grant is for, None for any.
+    """Give a right; `programs`: the hashes of those that a `train` grant is for, None for any; `epsilon`: the
+    allowance of a `release` grant, None for what every analyst has by default.
 
     Raises NotPermittedError for anyone but the owner, InvalidInputError with every problem.
     """
@@ -70,7 +73,7 @@ def give(
         problems.append("Name at least one column, or none for all of them.")
     if isinstance(to, User) and not to.is_active:
         problems.append(f"{to.username} is not active.")
-    problems += _problems_of(programs, right)
+    problems += [*_problems_of(programs, right), *_problems_of_allowance(epsilon, right)]
     if problems:
         raise InvalidInputError(f"No right was given: {' '.join(problems)}", problems=problems)
     user, team = (to, None) if isinstance(to, User) else (None, to)
@@ -81,6 +84,7 @@ def give(
         right=right,
         columns=columns,
         programs=programs,
+        epsilon=None if epsilon is None else round(epsilon * NANO),
         expires=expires,
         reason=reason.strip(),
         given_by=by,
@@ -95,6 +99,7 @@ def give(
         right=right,
         columns=columns,
         programs=programs,
+        epsilon=epsilon,
         expires=expires.isoformat() if expires else None,
         reason=grant.reason,
     )
@@ -109,6 +114,15 @@ def _problems_of(programs: list[str] | None, right: str) -> list[str]:
         found.append(f"Name 1 to {MAX_PROGRAMS} programs by their hashes, or none for any program.")
     if not all(PROGRAM_HASH.fullmatch(each) for each in programs):
         found.append("The hash of a program has 64 digits 0-9 and a-f; a request shows it.")
+    return found
+
+
+def _problems_of_allowance(epsilon: float | None, right: str) -> list[str]:
+    if epsilon is None:
+        return []
+    found = [] if right == Right.RELEASE else ["Only a 'release' grant has an epsilon."]
+    if not LEAST_EPSILON <= epsilon <= MOST_EPSILON:
+        found.append(f"epsilon is an allowance from {LEAST_EPSILON:g} to {MOST_EPSILON:g}.")
     return found
 
 

@@ -181,6 +181,26 @@ def decide(user: User, ask: Ask, *, k: int, now: datetime | None = None) -> Deci
     )
 
 
+def release_grants(user: User, ask: Ask, *, now: datetime | None = None) -> dict[UUID, list[Grant | None]]:
+    """What lets this user take private answers, by dataset: grants of which one suffices; None where they own it.
+
+    Raises GetNotPermittedError where one is missing, in words about public things.
+    """
+    if not user.is_active:
+        raise AuthenticationError("This account is not active.")
+    matter = _Matter(user, ask, now or moment())
+    found = matter.release()
+    if found is None:
+        possible = [
+            "Ask the owner for a 'release' grant, which gives private answers within a budget.",
+            "Ask for this value through the queue: .request(reason=...).",
+        ]
+        raise GetNotPermittedError(
+            f"This value stays on its node. What is possible: {' '.join(possible)}", possible=possible
+        )
+    return found
+
+
 @Prepared
 def _held(user: UUID, now: datetime, keys: tuple[UUID, ...]) -> QuerySet[Grant]:
     return grants_held_by(user, now=now).filter(dataset__in=keys).order_by()
@@ -220,6 +240,22 @@ class _Matter:
                 f"({self.ask.program_hash}): it gives trained models and their losses."
             ]
         return [self.ask.untrained] if self.ask.untrained else []
+
+    def release(self) -> dict[UUID, list[Grant | None]] | None:
+        """By dataset, the grants that private answers of the ask may be charged to; None where one is missing."""
+        found: dict[UUID, list[Grant | None]] = {}
+        for entry in self.ask.inputs:
+            version = self.versions.get((entry.dataset, entry.version))
+            if version is None:
+                return None
+            if version.dataset_id in self.owned:
+                found[version.dataset_id] = [None]
+                continue
+            grants = self._grants(version, {Right.RELEASE, Right.READ}, entry.columns)
+            if not grants:
+                return None
+            found[version.dataset_id] = [*grants]
+        return found
 
     def _on_every_input(self, route: str, rights: set[Right]) -> Decision | None:
         used: Grant | None = None
@@ -273,7 +309,11 @@ class _Matter:
         return sorted({*names, *chain(*known)}) if len(known) == len(given) else None
 
     def _grant(self, version: DatasetVersion, rights: set[Right], columns: list[str] | None) -> Grant | None:
-        """A grant of one of these rights that covers the columns (None: all there are), alone or with others."""
+        """The newest of `_grants`."""
+        return next(iter(self._grants(version, rights, columns)), None)
+
+    def _grants(self, version: DatasetVersion, rights: set[Right], columns: list[str] | None) -> list[Grant]:
+        """Grants of one of these rights that each cover the columns (None: all), or the first of those that together do."""
         fitting = [
             grant
             for grant in self.held
@@ -283,11 +323,13 @@ class _Matter:
             and (grant.programs is None or self.ask.program_hash in grant.programs)
         ]
         wanted = columns if columns is not None else _names(version) or None
-        for grant in fitting:
-            if grant.columns is None or (wanted is not None and set(wanted) <= set(grant.columns)):
-                return grant
+        alone = [
+            grant
+            for grant in fitting
+            if grant.columns is None or (wanted is not None and set(wanted) <= set(grant.columns))
+        ]
         together = {name for grant in fitting for name in grant.columns or []}
-        return fitting[0] if fitting and wanted is not None and set(wanted) <= together else None
+        return alone or (fitting[:1] if wanted is not None and set(wanted) <= together else [])
 
 
 def _names(version: DatasetVersion) -> list[str]:

@@ -13,6 +13,7 @@ from apps.accounts.scopes import check_scope
 from apps.compute.messages import State
 from apps.compute.release import Caller, Released
 from apps.compute.sessions import Session
+from apps.compute.spending import Wanted
 from apps.core import metrics
 from apps.wire import asks
 from apps.wire.transfers import ACKNOWLEDGE_WITHIN, Outgoing, Uploads, on_disk, sha256_of
@@ -22,7 +23,7 @@ from gridclient.wire.errors import GridError, InternalError, InvalidInputError, 
 logger = logging.getLogger(__name__)
 MAX_ASKS = 64
 INTERNAL = "Something went wrong on the node; its operator finds the cause in the log."
-Ask = m.Get | m.Take | m.Request | m.Fetch | m.Publish | m.Plan
+Ask = m.Get | m.Estimate | m.Take | m.Request | m.Fetch | m.Publish | m.Plan
 
 
 class Line(Protocol):
@@ -103,8 +104,15 @@ class Answers:
             await self._line.check_token()
             check_scope(caller.scopes, asks.scope_of(command))
             match command:
-                case m.Get():
+                case m.Get(epsilon=None, within=None):
                     await self._deliver(command.ask, await session.get(command.value), session)
+                case m.Get():
+                    wanted = Wanted(command.epsilon, command.within)
+                    released = await session.private(command.value, wanted, key=command.key)
+                    await self._deliver(command.ask, released, session)
+                case m.Estimate():
+                    wanted = Wanted(command.epsilon, command.within)
+                    await reply(m.Estimated(command.ask, await session.estimate(command.value, wanted)))
                 case m.Take(names=names, values=values):
                     state = State(command.module, names, values)
                     await self._deliver(command.ask, await session.get(state), session)
@@ -128,7 +136,7 @@ class Answers:
         """Send a released value: the only place that puts a value on the wire."""
         answer = released.answer
         if answer.path is None:
-            await self._line.reply(m.Answer(ask, answer.kind, answer.header, answer.data))
+            await self._line.reply(m.Answer(ask, answer.kind, answer.header, answer.data, receipt=released.receipt))
             return
         transfer, nbytes = next(self._transfers), answer.header.nbytes
         waiting = sum(each.nbytes for each in self._outgoing.values())
@@ -140,7 +148,7 @@ class Answers:
                     limit=settings.GRID_MAX_UPLOAD,
                 )
             digest = await on_disk(sha256_of, answer.path)
-            announced = m.Answer(ask, answer.kind, answer.header, None, transfer, digest)
+            announced = m.Answer(ask, answer.kind, answer.header, None, transfer, digest, released.receipt)
             outgoing.announced = await self._line.reply(announced)
             async for chunk in outgoing.chunks():
                 await self._line.chunk(chunk)

@@ -295,7 +295,7 @@ class Conversation:
                 await self.session.inline_constant(command)
             case m.Drop():
                 await self.session.forget(command.values)
-            case m.Get() | m.Take() | m.Request() | m.Fetch() | m.Publish() | m.Plan():
+            case m.Get() | m.Estimate() | m.Take() | m.Request() | m.Fetch() | m.Publish() | m.Plan():
                 await self._answers.begin(command, self.session, self.uploads)
             case m.Upload():
                 await asks.check_upload(command, self.caller)

@@ -134,11 +134,9 @@ def _adaptive_backward(
 
 
 def _within(rank: int, backward: Any, grad_output: torch.Tensor, self: torch.Tensor, *rest: Any) -> torch.Tensor:
-    """Total form of the gradient of a maximum: a position that does not exist gets nothing."""
+    """Total form of the gradient of a maximum: a position that does not exist is the nearest one that does."""
     *windows, indices = rest
-    places = indices.clamp(0, max(prod(self.shape[-rank:]) - 1, 0))
-    nothing = torch.zeros((), dtype=grad_output.dtype, device=grad_output.device)
-    return backward(choose(places == indices, grad_output, nothing), self, *windows, places)
+    return backward(grad_output, self, *windows, indices.clamp(0, max(prod(self.shape[-rank:]) - 1, 0)))
 
 
 def _unpool(rank: int, self: torch.Tensor, indices: torch.Tensor, output_size: list[int], *rest: Any) -> torch.Tensor:

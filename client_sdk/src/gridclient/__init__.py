@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from gridclient.network import GridNetwork, connect_network
     from gridclient.node import Node, connect
     from gridclient.plans import Plan, StoredPlan, plan
+    from gridclient.private import Estimate, Receipt
     from gridclient.publish import PrivateTable, PrivateTensor, private_table, private_tensor
     from gridclient.recorder import Pointer
     from gridclient.requests import DataRequest
     from gridclient.tables import MockTable, TablePointer
     from gridclient.wire.errors import (
         AuthenticationError,
+        BudgetExhaustedError,
         ConflictError,
         ConnectionLostError,
         DifferentNodesError,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
         RequestPendingError,
         SessionStoppedError,
         ShapeError,
+        TooNoisyError,
+        UnboundedError,
         VersionMismatchError,
     )
 
@@ -53,6 +57,7 @@ _HOMES = {
     "network": ("GridNetwork", "connect_network"),
     "datasets": ("Dataset",),
     "publish": ("PrivateTable", "PrivateTensor", "private_table", "private_tensor"),
+    "private": ("Estimate", "Receipt"),
     "recorder": ("Pointer",),
     "tables": ("MockTable", "TablePointer"),
     "calendar": ("date_of", "days"),
@@ -61,6 +66,7 @@ _HOMES = {
     "admin": ("AuditReport",),
     "wire.errors": (
         "AuthenticationError",
+        "BudgetExhaustedError",
         "ConflictError",
         "ConnectionLostError",
         "DifferentNodesError",
@@ -78,6 +84,8 @@ _HOMES = {
         "RequestPendingError",
         "SessionStoppedError",
         "ShapeError",
+        "TooNoisyError",
+        "UnboundedError",
         "VersionMismatchError",
     ),
 }
@@ -86,11 +94,13 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AuditReport",
     "AuthenticationError",
+    "BudgetExhaustedError",
     "ConflictError",
     "ConnectionLostError",
     "DataRequest",
     "Dataset",
     "DifferentNodesError",
+    "Estimate",
     "GetNotPermittedError",
     "GridError",
     "GridNetwork",
@@ -107,6 +117,7 @@ __all__ = [
     "PrivateTable",
     "PrivateTensor",
     "PublishNotPermittedError",
+    "Receipt",
     "RemoteValueError",
     "RequestDeniedError",
     "RequestPendingError",
@@ -114,7 +125,9 @@ __all__ = [
     "ShapeError",
     "StoredPlan",
     "TablePointer",
+    "TooNoisyError",
     "TorchHook",
+    "UnboundedError",
     "VersionMismatchError",
     "connect",
     "connect_network",

@@ -73,6 +73,11 @@ class Dataset:
         return found
 
     @property
+    def rows_public(self) -> bool:
+        """Whether the number of rows is public; else `shape` counts null records that hide it."""
+        return bool(self._metadata.get("rows_public", False))
+
+    @property
     def mock(self) -> Any:
         """Public rows that look alike: a tensor, or a table with the interface of `TablePointer`. Asked from the node,
         a table once."""
@@ -163,9 +168,13 @@ class Dataset:
         columns: Sequence[str] | None = None,
         expires: date | datetime | str | None = None,
         programs: Sequence[str] | None = None,
+        epsilon: float | None = None,
         reason: str = "",
     ) -> Grant:
-        """Give a right (discover, compute, aggregate, train, read) to a username or to "team:<slug>".
+        """Give a right (discover, compute, release, aggregate, train, read) to a username or to "team:<slug>".
+
+        `release` gives private answers with noise, automatically, within the budget of the people in the dataset.
+        `epsilon`: the allowance, of that budget; None: at most 0.5 an answer, and a quarter of the budget a day.
 
         `train` gives models that were trained on it, and their losses. Nothing in it hides single people: for a
         determined analyst it is as much as `read`. `programs`: the hashes of the programs that it is for, which their
@@ -175,7 +184,13 @@ class Dataset:
             raise InvalidInputError("columns is a list of names, or None for all of them.")
         if isinstance(programs, str):
             raise InvalidInputError("programs is a list of hashes, or None for any program.")
-        fields: dict[str, Any] = {"to": to, "right": right, "expires": iso(expires), "reason": reason}
+        fields: dict[str, Any] = {
+            "to": to,
+            "right": right,
+            "expires": iso(expires),
+            "reason": reason,
+            "epsilon": epsilon,
+        }
         fields["columns"] = None if columns is None else list(columns)
         fields["programs"] = None if programs is None else list(programs)
         return Grant(self._node.http.post(self._path("grants/"), **fields))

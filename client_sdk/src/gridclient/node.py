@@ -21,7 +21,7 @@ from gridclient.identity import Account, identity_of, sign_in, with_token
 from gridclient.listings import DATASETS, PLANS, POINTERS, REQUESTS, Listing
 from gridclient.program.graph import Node as ProgramNode
 from gridclient.program.graph import Ref
-from gridclient.records import OpenSession
+from gridclient.records import Budget, OpenSession
 from gridclient.requests import DataRequest, GetNotPermittedError, checked_reason
 from gridclient.wire import messages as m
 from gridclient.wire.errors import (
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import torch
 
     from gridclient.plans import Plan, StoredPlan
+    from gridclient.private import Estimate
     from gridclient.recorder import Recorder
     from gridclient.transfers import Buffer
 
@@ -260,12 +261,43 @@ class Node(Administration, Discovery):
         """A value is held no longer. Callable from a finaliser."""
         self._connection.drop(ref)
 
-    def get(self, ref: Ref, pointer: Any) -> Any:
-        """The value: a tensor on the CPU, or an Arrow table. Raises GetNotPermittedError with `.request()`."""
+    def get(self, ref: Ref, pointer: Any, *, epsilon: float | None = None, within: float | None = None) -> Any:
+        """The value: a tensor on the CPU, or an Arrow table. Raises GetNotPermittedError with `.request()`.
+
+        With `epsilon` or `within`: a private answer, whose `.receipt` says what it was charged.
+        """
+        from gridclient import private
+
+        epsilon, within = private.checked(epsilon, within)
+        key = "" if epsilon is None and within is None else new_key()
         try:
-            return self.value(lambda ask: m.Get(ask, ref))
+            return self.value(lambda ask: m.Get(ask, ref, epsilon, within, key))
         except Refused as error:
             raise GetNotPermittedError(error, lambda reason: self.request(ref, reason, pointer)) from None
+
+    def estimate(self, ref: Ref, *, epsilon: float | None = None, within: float | None = None) -> Estimate:
+        """What a private answer would cost. Free; nothing private is computed for it."""
+        from gridclient import private
+
+        epsilon, within = private.checked(epsilon, within)
+        reply = self._connection.ask(lambda ask: m.Estimate(ask, ref, epsilon, within))
+        if not isinstance(reply, m.Estimated):
+            raise _confused()
+        return private.estimate_of(reply.estimate)
+
+    def budget(self, dataset: str) -> Budget:
+        """What is left for me of the epsilon that all private answers about a dataset's people may take."""
+        return Budget(self.http.get(f"datasets/{quote(dataset, safe='')}/budget/"))
+
+    def request_budget(self, dataset: str, *, epsilon: float, reason: str) -> Budget:
+        """Ask the owner of a dataset for a `release` grant of so much. Returns what is there meanwhile."""
+        path = f"datasets/{quote(dataset, safe='')}/budget/"
+        return Budget(self.http.post(path, epsilon=epsilon, reason=checked_reason(reason)))
+
+    def certificate(self, release: str) -> dict[str, Any]:
+        """What a private answer guarantees, and its place in the ledger, as plain JSON values."""
+        found: dict[str, Any] = self.http.get(f"releases/{quote(release, safe='')}/")
+        return found
 
     def take(self, module_id: str, names: Sequence[str], pointers: Sequence[Any]) -> dict[str, torch.Tensor]:
         """The state of a module that was sent, by name. Raises GetNotPermittedError with `.request()`."""

@@ -71,9 +71,17 @@ class Token(Record):
 
 
 class Grant(Record):
-    """`id`, `dataset`, `to`, `right`, `columns`, `programs`, `expires`, `reason`, `given_by`, `revoked`, `request`."""
+    """`id`, `dataset`, `to`, `right`, `columns`, `programs`, `epsilon`, `expires`, `reason`, `given_by`, `revoked`,
+    `request`."""
 
     shown = ("id", "dataset", "to", "right", "expires", "revoked")
+
+
+class Budget(Record):
+    """The epsilon of a dataset's people: `epsilon` and `delta` of the pot, `allowance` (mine), `spent` (by me),
+    `remaining` (for me), `per_answer`, `epoch`."""
+
+    shown = ("dataset", "allowance", "spent", "remaining", "epsilon", "delta")
 
 
 class Event(Record):

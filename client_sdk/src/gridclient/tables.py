@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from gridclient.datasets import Dataset
     from gridclient.node import Node
+    from gridclient.questions import ColumnQuestions, Groups, TableQuestions
     from gridclient.recorder import Pointer, Recorder
     from gridclient.requests import DataRequest
 
@@ -176,6 +178,39 @@ class TablePointer(Table["Pointer"]):
         found: MockTable = self._dataset.mock
         return found
 
+    @property
+    def counted(self) -> bool:
+        """Whether the number of records is public: all rows are records."""
+        return self._dataset.rows_public and self.missing != "null"
+
+    @property
+    def dp(self) -> TableQuestions:
+        """Questions about several columns, answered privately: `covariance`, `regression`."""
+        from gridclient.questions import TableQuestions
+
+        return TableQuestions(self)
+
+    def group_by(self, name: str) -> Groups:
+        """The records by the declared categories of a column: `t.group_by("smoke").mean("weight").get(epsilon=0.2)`."""
+        from gridclient.questions import Groups
+
+        return Groups(self, name)
+
+    def declared(self, name: str) -> Column:
+        """What was declared of a column. Raises InvalidInputError where there is none of the name."""
+        return self._column(name)
+
+    def codes(self, name: str) -> tuple[Pointer, int]:
+        """A column of categories (or false and true) as numbers from 0, and how many categories there are."""
+        column = self._column(name)
+        if column.kind == "boolean":
+            return self[name].to(torch.int64), 2  # type: ignore[return-value]
+        if column.categories is None:
+            raise InvalidInputError(
+                f"{name!r} has no declared categories; group numbers with t[{name!r}].dp.histogram(edges)."
+            )
+        return self[name], len(column.categories)
+
     def count(self) -> Pointer:
         """How many records there are, as a pointer: int64 []."""
         return self._recorder.count(self._table)
@@ -190,7 +225,9 @@ class TablePointer(Table["Pointer"]):
         return self.location.request(self._table.ref, reason, self)
 
     def _one(self, column: Column, dtype: torch.dtype) -> Pointer:
-        return self._recorder.table_column(self._table, column.name, (len(self),), dtype)
+        pointer = self._recorder.table_column(self._table, column.name, (len(self),), dtype)
+        pointer._questions = partial(_questions, self, column)
+        return pointer
 
     def _several(self, columns: Sequence[Column]) -> Pointer:
         names = [column.name for column in columns]
@@ -236,6 +273,12 @@ class MockTable(Table[torch.Tensor]):
 
     def _several(self, columns: Sequence[Column]) -> torch.Tensor:
         return torch.stack([self._one(column, torch.float64) for column in columns], dim=1)
+
+
+def _questions(table: TablePointer, column: Column) -> ColumnQuestions:
+    from gridclient.questions import ColumnQuestions
+
+    return ColumnQuestions(table, column)
 
 
 def _described(column: Column, missing: str | float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from gridclient.private import receipt_of
 from gridclient.wire.errors import ConnectionLostError, GridError, InvalidInputError
 from gridclient.wire.messages import Answer, TensorHeader
 from gridclient.wire.tensors import ITEM_SIZES, check_header
@@ -104,4 +105,7 @@ def decode(answer: Answer, data: bytearray) -> torch.Tensor | pa.Table | dict[st
     check_header(header, max(len(data), header.nbytes))
     if len(data) != header.nbytes:
         raise ConnectionLostError(f"The node sent {len(data)} bytes of a value of {header.nbytes}.")
-    return _tensor(header, data)
+    value = _tensor(header, data)
+    if answer.receipt is not None:
+        value.receipt = receipt_of(answer.receipt)  # type: ignore[attr-defined]
+    return value

@@ -37,6 +37,7 @@ class Pointer(Refusals, torch.Tensor):
 
     _place: Place
     _info: Any = None
+    _questions: Any = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Pointer:
         raise TypeError("Pointers come from a search, from .send(node), or from operations on pointers.")
@@ -110,9 +111,18 @@ class Pointer(Refusals, torch.Tensor):
             raise AttributeError(f"Only the pointer to a dataset has .{name}; this one was computed or sent.")
         return getattr(self._info, name)
 
-    def get(self) -> Any:
-        """The value itself, as a `torch.Tensor` on the CPU. Raises GetNotPermittedError when it may not leave."""
-        return self.location.get(self.ref, self)
+    def get(self, *, epsilon: float | None = None, within: float | None = None) -> Any:
+        """The value itself, as a `torch.Tensor` on the CPU. Raises GetNotPermittedError when it may not leave.
+
+        `epsilon`: a differentially private answer, of an aggregate over people; `within`: one with noise of at most so
+        much in 95 of 100 answers. Its `.receipt` says what was charged. Raises TooNoisyError, UnboundedError,
+        BudgetExhaustedError; nothing is charged then.
+        """
+        return self.location.get(self.ref, self, epsilon=epsilon, within=within)
+
+    def estimate(self, *, epsilon: float | None = None, within: float | None = None) -> Any:
+        """What a private answer would cost, and how noisy it would be: an `Estimate`. Free."""
+        return self.location.estimate(self.ref, epsilon=epsilon, within=within)
 
     def request(self, reason: str) -> Any:
         """Ask the node's reviewers for the value. Returns the request."""
@@ -122,6 +132,15 @@ class Pointer(Refusals, torch.Tensor):
         """Number of rows, as an int64 pointer without axes: in a dataset whose number of rows is private, the number
         that are there."""
         return pointer_to(Cell(self._place.tape.count(self._place.current())))
+
+    @property
+    def dp(self) -> Any:
+        """Questions about a column of a table, answered privately: `table["weight"].dp.quantile(0.5)`."""
+        if self._questions is None:
+            raise AttributeError(
+                "Only a column of a table has .dp; of another aggregate over people, take .get(epsilon=...)."
+            )
+        return self._questions()
 
     @property
     def data(self) -> Any:

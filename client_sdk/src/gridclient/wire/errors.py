@@ -9,6 +9,9 @@
     ├── NotPermittedError            you may see it, but not do this
     │   ├── GetNotPermittedError     ... take this value (carries `.request(reason=...)` in the SDK)
     │   └── PublishNotPermittedError ... publish here
+    ├── UnboundedError               no bound is known for what one person contributes
+    ├── TooNoisyError                the noise would drown the answer: nothing was charged (with the estimate)
+    ├── BudgetExhaustedError         the budget does not allow it: nothing was charged (with what remains)
     ├── RequestPendingError          nobody has decided yet
     ├── RequestDeniedError           decided: no (with the reason)
     ├── RemoteValueError             a value was asked of a pointer without `.get()`
@@ -88,6 +91,34 @@ class PublishNotPermittedError(NotPermittedError):
     """You may not publish here."""
 
     code = "publish_not_permitted"
+
+
+class UnboundedError(GridError):
+    """No bound is known for what one person contributes. `details["operation"]` is where it was lost."""
+
+    code, status = "unbounded", 400
+
+
+class TooNoisyError(GridError):
+    """The noise would drown the answer: refused before anything is charged. `details["estimate"]` says how much."""
+
+    code, status = "too_noisy", 409
+
+    @property
+    def estimate(self) -> dict[str, Any]:
+        """What `.estimate(...)` would have said."""
+        return dict(self.details.get("estimate", {}))
+
+
+class BudgetExhaustedError(GridError):
+    """The budget does not allow this answer; nothing was charged."""
+
+    code, status, close = "budget_exhausted", 409, 4409
+
+    @property
+    def remaining(self) -> float:
+        """What is left, as a part of the epsilon that all answers together may take."""
+        return float(self.details.get("remaining", 0.0))
 
 
 class RequestPendingError(GridError):

@@ -115,10 +115,26 @@ class Drop(Command, tag="drop", frozen=True):
 
 
 class Get(Command, tag="get", frozen=True):
-    """Ask for one value, exactly. Answered by `Answer` or `Refused` with the same `ask`."""
+    """Ask for one value: exactly, or privately, with noise. Answered by `Answer` or `Refused` with the same `ask`.
+
+    Privately: at `epsilon`, or with the noise `within` so much of 0 in 95 of 100 answers. Under `key`, an answer is
+    charged once, however often it is asked for.
+    """
 
     ask: int
     value: Ref
+    epsilon: float | None = None
+    within: float | None = None
+    key: Key = ""
+
+
+class Estimate(Command, tag="estimate", frozen=True):
+    """What would a private answer cost, and how noisy would it be? Free. Answered by `Estimated` or `Refused`."""
+
+    ask: int
+    value: Ref
+    epsilon: float | None = None
+    within: float | None = None
 
 
 class Take(Command, tag="take", frozen=True):
@@ -258,7 +274,7 @@ class Answer(Command, tag="answer", frozen=True):
     """A value that was released. `data` is inline, or None when transfer `transfer` brings it.
 
     `kind`: "tensor" (`header` describes the bytes), "table" (Arrow IPC stream) or "state" (a safetensors file with a
-    tensor for each name).
+    tensor for each name). `receipt`: of a private answer, what it was charged.
     """
 
     ask: int
@@ -267,6 +283,14 @@ class Answer(Command, tag="answer", frozen=True):
     data: bytes | None = None
     transfer: int = 0
     sha256: str = ""
+    receipt: dict[str, Any] | None = None
+
+
+class Estimated(Command, tag="estimated", frozen=True):
+    """What a private answer would cost: `cost`, `remaining`, `epsilon`, `delta`, `sigma`, `within_95`, `of_range`."""
+
+    ask: int
+    estimate: dict[str, float]
 
 
 class Submitted(Command, tag="submitted", frozen=True):
@@ -317,9 +341,23 @@ class Goodbye(Command, tag="goodbye", frozen=True):
 
 
 ClientCommand = (
-    Hello | Begin | Upload | Constant | Run | Drop | Get | Take | Request | Fetch | Publish | Plan | Ack | Bye
+    Hello
+    | Begin
+    | Upload
+    | Constant
+    | Run
+    | Drop
+    | Get
+    | Estimate
+    | Take
+    | Request
+    | Fetch
+    | Publish
+    | Plan
+    | Ack
+    | Bye
 )
-NodeCommand = Welcome | Lost | Ack | Answer | Submitted | Published | Planned | Refused | Error | Goodbye
+NodeCommand = Welcome | Lost | Ack | Answer | Estimated | Submitted | Published | Planned | Refused | Error | Goodbye
 
 
 class ClientBatch(msgspec.Struct, array_like=True, frozen=True):

@@ -1,0 +1,45 @@
+"""Privacy budgets: what is left of one for me, and the certificates of private answers."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.api.paging import each, page
+from apps.api.views import View, caller, find
+from apps.budgets.certificates import certificate
+from apps.budgets.queries import releases_visible_to
+from apps.compute import spending
+from apps.permissions.queries import datasets_visible_to
+
+
+class OneBudget(View):
+    """GET: what the people of a dataset may be asked, and what of that is left for me."""
+
+    def get(self, request: Request, slug: str) -> Response:
+        user = caller(request)
+        dataset = find(datasets_visible_to(user), slug=slug)
+        return Response({"dataset": dataset.slug} | spending.budget(user, dataset)._asdict())
+
+
+class Releases(View):
+    """GET: the certificates of the private answers that I may know of, newest first."""
+
+    def get(self, request: Request) -> Response:
+        user = caller(request)
+
+        def shown(row: Any) -> dict[str, Any]:
+            return certificate(row, to=user)
+
+        return page(request, releases_visible_to(user), each(shown))
+
+
+class OneRelease(View):
+    """GET: its certificate."""
+
+    def get(self, request: Request, id: UUID) -> Response:
+        user = caller(request)
+        return Response(certificate(find(releases_visible_to(user), pk=id), to=user))

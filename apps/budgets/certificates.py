@@ -1,0 +1,85 @@
+"""What a private answer guarantees, for whoever must show it: plain JSON values, from the ledger alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from apps.accounts.models import User
+from apps.budgets import accountant
+from apps.budgets.models import Charge, Release
+from apps.budgets.pricing import ARGMAX
+from apps.permissions.queries import datasets_visible_to
+from gridclient import __version__
+
+UNIT = "entity"
+ADJACENCY = "all rows of one entity are replaced by null records, which contribute nothing"
+NAMES = {
+    "gaussian": "integer sum of clipped contributions with discrete Gaussian noise (Canonne, Kamath, Steinke 2020)",
+    ARGMAX: "exponential mechanism by Gumbel noise (McSherry, Talwar 2007)",
+}
+
+
+def certificate(release: Release, *, to: User) -> dict[str, Any]:
+    """The certificate of a release, as `to` may see it. It holds no answer, and no name of a person.
+
+    `epsilon` is that of this answer by itself, at the smallest `delta` of its pots; `charges` say what it took of each
+    pot, as Renyi divergence at the pot's `order` in units of 2^-40. `clips` and `sigmas`: of each sum over people, in
+    units of the declared half-range.
+    """
+    question = json.loads(release.question)
+    charges = list(Charge.objects.filter(release=release).select_related("pot__domain"))
+    delta = min(charge.pot.delta for charge in charges)
+    return {
+        "id": str(release.pk),
+        "at": release.at.isoformat(),
+        "state": release.state,
+        "unit": UNIT,
+        "adjacency": ADJACENCY,
+        "epsilon": _epsilon(question, delta),
+        "delta": delta,
+        "mechanism": question["mechanism"],
+        "mechanism_in_words": NAMES[question["mechanism"]],
+        "sizes": question["sizes"],
+        "clips": question["clips"],
+        "sigmas": question["sigmas"],
+        "details": question["details"],
+        "program": release.program,
+        "data": _named(question["versions"], to),
+        "charges": [_charged(charge) for charge in charges],
+        "position": release.seq,
+        "hash": release.hash,
+        "previous": release.previous,
+        "audit_event": release.event,
+        "code_version": __version__,
+    }
+
+
+def _epsilon(question: dict[str, Any], delta: float) -> float:
+    if question["mechanism"] == ARGMAX:
+        return float(question["epsilon"])
+    ratio = accountant.ratio(question["clips"], question["sigmas"])
+    return accountant.epsilon_of_sigma(1 / math.sqrt(ratio), delta)
+
+
+def _charged(charge: Charge) -> dict[str, Any]:
+    pot = charge.pot
+    return {
+        "domain": pot.domain.slug,
+        "epoch": pot.epoch,
+        "pot": pot.kind,
+        "pot_epsilon": pot.epsilon,
+        "pot_delta": pot.delta,
+        "order": float(pot.order),
+        "amount": charge.amount,
+        "of": pot.cap,
+    }
+
+
+def _named(versions: Sequence[Sequence[Any]], to: User) -> list[dict[str, Any]]:
+    """The data by name; by id what `to` may not see."""
+    visible = datasets_visible_to(to).filter(pk__in=[dataset for dataset, _ in versions])
+    names = {str(key): slug for key, slug in visible.values_list("pk", "slug")}
+    return [{"dataset": names.get(dataset, dataset), "version": version} for dataset, version in versions]

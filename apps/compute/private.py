@@ -1,0 +1,94 @@
+"""Private answers inside a worker: what decides about the price of one, and the answer itself.
+
+The sums over people that a value is made of (its bases) are drawn by the kernel, each clipped at its own bound and with
+noise in proportion to it; the rest of the program, a public affine map, runs on the noisy sums (`design/privacy.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from apps.compute import kernel
+from apps.compute.messages import Draw, Weigh, Weighed
+from apps.compute.programs import Program
+from apps.compute.readers import bases
+from apps.compute.readers.bases import Base
+from apps.compute.readers.torch import TorchReader
+from apps.compute.targets import DTYPES
+from gridclient.program.graph import result_hash
+from gridclient.wire.errors import InternalError, InvalidInputError
+
+
+def weigh(program: Program, reader: TorchReader, question: Weigh) -> Weighed:
+    """What a private answer would be, from public metadata alone. Nothing private is computed for it.
+
+    Raises InvalidInputError for what is no aggregate, UnboundedError where no bound is known.
+    """
+    fact = program.fact(question.value)
+    found = _bases(program, reader, question)
+    plan = program.plan([question.value], reader.has)
+    spread, reach = _spread(program, question, found)
+    half = np.where(reach > 0, spread / np.where(reach > 0, reach, 1.0), np.inf)
+    return Weighed(
+        question.ask,
+        result_hash([question.value], program.hashes),
+        fact.label.messages(),
+        list(fact.shape),
+        sizes=[base.size for base in found],
+        clips=[base.norm * base.most for base in found],
+        entities=[base.entities for base in found],
+        spread=_shortest(spread),
+        of_reach=float(half.max(initial=0.0)),
+        flops=plan.flops,
+        numbers=sum(base.rows * base.size for base in found),
+        assets=sorted(program.assets(question.value)),
+    )
+
+
+def draw(program: Program, reader: TorchReader, question: Draw) -> torch.Tensor:
+    """The answer: one draw from the operating system's randomness. `clips` must be what was charged for."""
+    fact = program.fact(question.value)
+    found = _bases(program, reader, question)
+    if [base.norm * base.most for base in found] != question.clips:
+        raise InternalError("This is not the question that was charged.")
+    noisy = {base.ref: _noisy(program, reader, base, question.unit) for base in found}
+    answer = bases.evaluate(program, question.value, noisy)
+    dtype = DTYPES[fact.dtype]
+    # A noisy count is no integer: cut to one, it would be biased.
+    return answer.to(dtype if dtype.is_floating_point else torch.float64)
+
+
+def _noisy(program: Program, reader: TorchReader, base: Base, unit: float) -> torch.Tensor:
+    """A base with noise, in the value's own units and shape, float64."""
+    rows, codes, keep = bases.rows(program, reader, base)
+    clip = base.norm * base.most
+    how = kernel.mechanism(clip=clip, sigma=clip * unit, size=base.size, entities=base.entities)
+    total = kernel.release(rows, codes, keep, how) * np.asarray(base.scale)
+    if base.centred:
+        total += base.rows * np.asarray(base.centre)
+    return torch.from_numpy(total).reshape(program.fact(base.ref).shape)
+
+
+def _bases(program: Program, reader: TorchReader, question: Weigh | Draw) -> Sequence[Base]:
+    return bases.form(program, reader, bases.bases(program, question.value))
+
+
+def _spread(
+    program: Program, question: Weigh, found: Sequence[Base]
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """By number of the answer: the noise's standard deviation for each unit, and the declared half-range."""
+    gains = np.abs(bases.gains(program, question.value, found))
+    noise = np.concatenate([np.asarray(base.scale) * base.norm * base.most for base in found])
+    reach = np.concatenate([np.asarray(base.reach) * base.rows for base in found])
+    if not np.isfinite(gains).all():
+        raise InvalidInputError("A private answer is multiplied by finite numbers only.")
+    return np.sqrt(np.square(gains * noise).sum(1)), (gains * reach).sum(1)
+
+
+def _shortest(spread: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float]:
+    """One number where all are equal."""
+    listed: list[float] = spread.tolist()
+    return listed[:1] if len(set(listed)) == 1 else listed

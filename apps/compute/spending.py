@@ -1,0 +1,168 @@
+"""The price of a private answer in the web process: from what the worker weighed, the pots, and the caller's grants."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.db import transaction
+
+from apps.accounts.models import User
+from apps.accounts.queries import user_of_live_token
+from apps.audit.actions import lock_log, record
+from apps.audit.verbs import Verb
+from apps.budgets import ledger, pricing
+from apps.budgets.models import Release
+from apps.budgets.pricing import GAUSSIAN, Held, Price, Question
+from apps.budgets.states import State
+from apps.compute.messages import Weighed
+from apps.core.clock import now as moment
+from apps.datasets.models import Dataset
+from apps.permissions.models import Grant
+from apps.permissions.policies import Ask, Input, release_grants
+from gridclient.wire.errors import ConflictError, InternalError, InvalidInputError, TooNoisyError
+
+Z_95 = 1.959963984540054
+FAILED = "This answer failed after it was charged, and stays charged: nobody can tell whether it left. Ask the owner."
+"""The same for every reason: a failure must not tell anything about private values."""
+
+
+class Wanted(NamedTuple):
+    """A private answer at `epsilon`, or with noise of at most `within` in 95 of 100 answers."""
+
+    epsilon: float | None = None
+    within: float | None = None
+
+
+class Quote(NamedTuple):
+    """What is asked, what it takes, and how noisy it is: `sigma`, `within_95` of its noisiest number."""
+
+    question: Question
+    price: Price
+    sigma: float
+    within_95: float
+    of_range: float
+
+    def words(self) -> dict[str, float]:
+        """As `.estimate` shows it."""
+        price = self.price
+        return {
+            "cost": price.cost,
+            "remaining": price.remaining,
+            "epsilon": price.epsilon,
+            "delta": price.delta,
+            "sigma": self.sigma,
+            "within_95": self.within_95,
+            "of_range": self.of_range,
+        }
+
+    def check_says_something(self) -> None:
+        """Raise TooNoisyError where the noise would be wider than the declared half-range."""
+        if self.of_range > 1:
+            raise TooNoisyError(
+                f"95 of 100 answers would be within ±{self.within_95:.3g}, which is {self.of_range:.2g} times half of "
+                "the range that the declared bounds leave for this answer: it would say nothing, and nothing was "
+                "charged. What helps: a larger epsilon, more people, tighter bounds (torch.clamp(x, low, high)), or "
+                "fewer numbers in one answer.",
+                estimate=self.words(),
+            )
+
+
+class Bill(NamedTuple):
+    """A release that is paid for, or was; `unit`: the noise of each sum, as a multiple of its clip."""
+
+    release: Release
+    unit: float
+    receipt: dict[str, Any]
+
+
+def quote(user: User, weighed: Weighed, wanted: Wanted, *, now: datetime | None = None) -> Quote:
+    """Price a private answer. Raises GetNotPermittedError without a `release` grant on every dataset in it,
+    InvalidInputError for an epsilon that is none, BudgetExhaustedError where no allowance is left for it."""
+    now = now or moment()
+    inputs = [Input(entry.dataset, entry.version, entry.columns) for entry in weighed.inputs]
+    ask = Ask("agg", inputs, program_hash=weighed.program_hash)
+    grants = release_grants(user, ask, now=now)
+    if wanted.epsilon is None and wanted.within is None:
+        raise InvalidInputError("Say epsilon=..., such as 0.5, or within=...: the noise that is allowed.")
+    spread = max(weighed.spread, default=0.0)
+    unit = None
+    if wanted.within is not None:
+        if not 0 < wanted.within < math.inf or not spread:
+            raise InvalidInputError("within is a positive number, in the units of the answer.")
+        unit = wanted.within / (Z_95 * spread)
+    question = Question(
+        program=weighed.program_hash,
+        versions=tuple(sorted((entry.dataset, entry.version) for entry in weighed.inputs)),
+        mechanism=GAUSSIAN,
+        sizes=tuple(weighed.sizes),
+        clips=tuple(weighed.clips),
+        details={"entities": weighed.entities, "shape": weighed.shape},
+    )
+    held = [_held(dataset, grant) for dataset, found in grants.items() for grant in found]
+    price = pricing.price(user, question, epsilon=wanted.epsilon, unit=unit, grants=held, now=now)
+    sigma = price.unit * spread
+    return Quote(question, price, sigma, Z_95 * sigma, Z_95 * price.unit * weighed.of_reach)
+
+
+def estimate(token: int, weighed: Weighed, wanted: Wanted) -> dict[str, float]:
+    """What a private answer would cost whoever has this token."""
+    return quote(user_of_live_token(token), weighed, wanted).words()
+
+
+def budget(user: User, dataset: Dataset) -> pricing.Budget:
+    """What is left for a user of the budget of a dataset's people. Raises GetNotPermittedError without the right."""
+    now = moment()
+    grants = release_grants(user, Ask("agg", [Input(str(dataset.pk), dataset.current.number, [])]), now=now)
+    held = [_held(key, grant) for key, found in grants.items() for grant in found]
+    return pricing.budget(user, dataset, grants=held, now=now)
+
+
+@transaction.atomic
+def charge(token: int, weighed: Weighed, wanted: Wanted, key: str) -> Bill:
+    """Charge a private answer, or find the one that was charged under this key, or the same answer in the store.
+
+    Raises as `quote`, TooNoisyError before anything is charged, BudgetExhaustedError, ConflictError for a key of
+    another question, InternalError where what was charged under this key failed.
+    """
+    lock_log()  # whoever took a right away, and was told so, may rely on it
+    user = user_of_live_token(token)
+    found = quote(user, weighed, wanted)
+    found.check_says_something()
+    release = ledger.stored(found.question, found.price)
+    stored = release is not None and (release.user_id, release.key) != (user.pk, key)
+    if release is None:
+        release = ledger.charge(user, found.question, found.price, key=key)
+    elif stored:
+        record(Verb.VALUE_RELEASED, by=user, target=f"release:{release.pk}", route="release", stored=True)
+    if release.state == State.VOID:
+        raise InternalError(FAILED)
+    cost = 0.0 if stored else found.price.cost
+    receipt = found.words() | {
+        "id": str(release.pk),
+        "position": release.seq,
+        "stored": stored,
+        "cost": cost,
+        "remaining": found.price.remaining - cost,
+        "sigmas": [found.price.unit * spread for spread in weighed.spread],
+    }
+    return Bill(release, found.price.unit, receipt)
+
+
+def give_up(release: Release) -> None:
+    """The worker failed: there will be no answer, and what was charged stays charged. Nothing where one came anyway."""
+    with suppress(ConflictError):
+        ledger.void(release, "The worker did not give an answer.")
+
+
+def expected(weighed: Weighed) -> float:
+    """Seconds that a draw takes, from public metadata, generously: a power of two of a millisecond."""
+    seconds = 2e-3 + weighed.flops / 5e8 + weighed.numbers / 1e7
+    return 1e-3 * 2.0 ** math.ceil(math.log2(seconds / 1e-3))
+
+
+def _held(dataset: UUID, grant: Grant | None) -> Held:
+    return Held(str(dataset), None, None) if grant is None else Held(str(dataset), grant.pk, grant.epsilon)
