@@ -55,7 +55,7 @@ def draw(program: Program, reader: TorchReader, question: Draw) -> torch.Tensor:
     if [base.norm * base.most for base in found] != question.clips:
         raise InternalError("This is not the question that was charged.")
     noisy = {base.ref: _noisy(program, reader, base, question.unit) for base in found}
-    answer = bases.evaluate(program, question.value, noisy)
+    answer = bases.evaluate(program, reader, question.value, noisy)
     dtype = DTYPES[fact.dtype]
     # A noisy count is no integer: cut to one, it would be biased.
     return answer.to(dtype if dtype.is_floating_point else torch.float64)
@@ -80,7 +80,7 @@ def _spread(
     program: Program, question: Weigh, found: Sequence[Base]
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], np.ndarray[tuple[int], np.dtype[np.float64]]]:
     """By number of the answer: the noise's standard deviation for each unit, and the declared half-range."""
-    gains = np.abs(bases.gains(program, question.value, found))
+    gains = np.abs(bases.gains(program, reader, question.value, found))
     noise = np.concatenate([np.asarray(base.scale) * base.norm * base.most for base in found])
     reach = np.concatenate([np.asarray(base.reach) * base.rows for base in found])
     if not np.isfinite(gains).all():
