@@ -30,7 +30,7 @@ def weigh(program: Program, reader: TorchReader, question: Weigh) -> Weighed:
     fact = program.fact(question.value)
     found = _bases(program, reader, question)
     plan = program.plan([question.value], reader.has)
-    spread, reach = _spread(program, question, found)
+    spread, reach = _spread(program, reader, question, found)
     half = np.where(reach > 0, spread / np.where(reach > 0, reach, 1.0), np.inf)
     return Weighed(
         question.ask,
@@ -77,7 +77,7 @@ def _bases(program: Program, reader: TorchReader, question: Weigh | Draw) -> Seq
 
 
 def _spread(
-    program: Program, question: Weigh, found: Sequence[Base]
+    program: Program, reader: TorchReader, question: Weigh, found: Sequence[Base]
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], np.ndarray[tuple[int], np.dtype[np.float64]]]:
     """By number of the answer: the noise's standard deviation for each unit, and the declared half-range."""
     gains = np.abs(bases.gains(program, reader, question.value, found))
