@@ -1,6 +1,6 @@
 # The five commands of the house. Each builds what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench storm docs tutorial browser
+.PHONY: help setup demo test check bench storm mutants docs tutorial browser
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,6 +16,7 @@ help:
 	@echo "make docs    write the generated reference pages again"
 	@echo "make tutorial  execute the tutorials again, each on a grid of its own (a minute)"
 	@echo "make storm   people work with a node that is killed and cut, then the books are checked (RUNS=500)"
+	@echo "make mutants wrong versions of what guards private data, each of which tests must notice (ONLY=text for some)"
 	@echo "make bench   benchmark tables (ONLY=name for one)"
 
 setup: $(STAMP)
@@ -69,3 +70,6 @@ RUNS ?= 500
 
 storm: setup
 	$(BIN)/python -m tests.faults.storm --runs $(RUNS)
+
+mutants: setup
+	$(BIN)/python -m tests.mutants $(if $(ONLY),--only "$(ONLY)")

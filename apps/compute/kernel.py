@@ -130,7 +130,7 @@ def quantised(
     for some in _blocks(len(sums), how.size):
         block = sums[some]
         kept = np.isfinite(block) if keep is None else np.isfinite(block) & keep[some, None]
-        made[some] = _contributions(np.where(kept, block, 0.0), how)
+        made[some] = _contributions(np.ascontiguousarray(np.where(kept, block, 0.0)), how)
     return made
 
 
@@ -178,12 +178,14 @@ def _entity_sums(
 
 
 def _contributions(v: NDArray[np.float64], how: Mechanism) -> NDArray[np.int64]:
-    """Finite sums, clipped and quantised: float64 [n, k] to int64 [n, k], each row of L2 norm at most `how.bound`."""
+    """Finite sums, clipped and quantised: float64 [n, k] to int64 [n, k], each row of L2 norm at most `how.bound`.
+
+    Over a last axis without gaps numpy adds pairwise, in one order wherever numbers lie and whatever is beside them.
+    """
     far = math.ldexp(how.clip, FAR)
     most = how.bound * SLACK
     with np.errstate(all="ignore"):
         v = np.clip(v, -far, far) * 2.0**-how.grid
-        # Over the last axis numpy adds pairwise, in an order that is the same wherever the numbers lie.
         norms = np.sqrt(np.square(v).sum(axis=1, keepdims=True))
         v *= most / np.maximum(norms, most)
         v = np.clip(np.where(np.isfinite(v), v, 0.0), -how.bound, how.bound)
@@ -207,7 +209,12 @@ def squared_norms(q: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def integer_sum(q: NDArray[np.int64], active: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-    """Exact sum over entities: int64 [entities, k] to int64 [k]. active: bool [entities]; the others contribute 0."""
+    """Exact sum over entities: int64 [entities, k] to int64 [k]. active: bool [entities]; the others contribute 0.
+
+    Raises ValueError for another shape or dtype of `active`.
+    """
+    if active is not None and (active.dtype != np.bool_ or active.shape != (len(q),)):
+        raise ValueError(f"active is bool [{len(q)}], not {active.dtype} {list(active.shape)}")
     total = np.zeros(q.shape[1], dtype=np.int64)
     for some in _blocks(*q.shape):
         block = q[some] if active is None else np.where(active[some, None], q[some], 0)

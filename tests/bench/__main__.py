@@ -9,12 +9,13 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from tests.bench import compute, search, steadiness, wire
+from tests.bench import compute, privacy, search, steadiness, wire
 from tests.bench import slice as slice_table
 
 TABLES: dict[str, Callable[..., bool]] = {
     "slice": slice_table.run,
     "compute": compute.run,
+    "privacy": privacy.run,
     "search": search.run,
     "steady": steadiness.run,
     "wire": wire.run,

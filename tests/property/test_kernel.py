@@ -179,6 +179,15 @@ def test_a_sum_that_overflows_counts_as_zero_for_its_entity_alone() -> None:
     assert (q * 2.0**how.grid).ravel().tolist() == [0.0, 0.5]
 
 
+@pytest.mark.parametrize("row", [[1e308, 1.0], [-1e308, 1e308], [1.7976931348623157e308] * 2, [2.0**401, 0.0]])
+def test_a_huge_contribution_is_clipped_and_not_lost(row: list[float]) -> None:
+    """No square of it is a float, but its direction is still known, or that of its largest numbers."""
+    how = mechanism(clip=1.0, sigma=8.0, size=2, entities=1)
+    (q,) = kernel.quantised(np.array([row]), None, None, how).tolist()
+    assert how.bound * 0.999 < math.sqrt(squared(q)) <= how.bound
+    assert [number * part >= 0 for number, part in zip(q, row, strict=True)] == [True, True]
+
+
 def test_rows_that_are_not_kept_contribute_nothing_even_where_they_are_not_numbers() -> None:
     how = mechanism(clip=4.0, sigma=32.0, size=1, entities=4)
     rows, keep = np.array([[1.0], [math.nan], [-math.inf], [2.0]]), np.array([True, False, False, False])
@@ -230,16 +239,20 @@ def test_a_sum_as_large_as_there_can_be_is_exact() -> None:
     assert kernel.integer_sum(q).tolist() == [100_000 * 2**31, -100_000 * 2**31]
 
 
-def test_where_a_row_lies_in_memory_makes_no_difference() -> None:
+@pytest.mark.parametrize("size", [1, 7, 37, 300])
+def test_where_a_row_lies_in_memory_makes_no_difference(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Nor what is beside it: the last bit of one entity would tell of others."""
     chance = np.random.default_rng(5)
-    how = mechanism(clip=3.0, sigma=24.0, size=37, entities=20)
-    rows, codes = chance.normal(size=(40, 37)), np.repeat(np.arange(20), 2)
-    wanted = kernel.quantised(rows, codes, None, how)
-    for shift in range(1, 9):
-        room = np.empty(rows.size + shift)
-        room[shift:] = rows.ravel()
-        assert np.array_equal(kernel.quantised(room[shift:].reshape(rows.shape), codes, None, how), wanted)
-    assert np.array_equal(kernel.quantised(np.asfortranarray(rows), codes, None, how), wanted)
+    how = mechanism(clip=1.0, sigma=8.0, size=size, entities=40)
+    rows = chance.normal(size=(40, size))
+    for codes in (None, np.repeat(np.arange(20), 2)):
+        wanted = kernel.quantised(rows, codes, None, how)
+        assert np.array_equal(kernel.quantised(np.asfortranarray(rows), codes, None, how), wanted)
+        for shift in range(1, 9):
+            room = np.empty(rows.size + shift)
+            room[shift:] = rows.ravel()
+            monkeypatch.setattr(kernel, "BLOCK", shift * size)
+            assert np.array_equal(kernel.quantised(room[shift:].reshape(rows.shape), codes, None, how), wanted)
 
 
 # --- noise and units ------------------------------------------------------------------------------------------------
@@ -311,7 +324,7 @@ def test_quantisation_is_far_below_the_noise_of_an_ordinary_answer(entities: int
     [
         {"clip": math.nan}, {"clip": math.inf}, {"clip": 0.0}, {"clip": -1.0}, {"sigma": math.nan}, {"sigma": math.inf},
         {"sigma": 0.0}, {"sigma": -8.0}, {"size": -1}, {"entities": -1}, {"entities": 2**40}, {"clip": 1e-300},
-        {"sigma": 1e300}, {"sigma": 2.0**45}, {"sigma": 1e-9},
+        {"sigma": 1e300}, {"sigma": 2.0**45}, {"sigma": 1e-9}, {"sigma": 512.0, "entities": 2**32},
     ],
 )  # fmt: skip
 def test_public_values_without_a_sound_mechanism_are_refused(change: dict[str, Any]) -> None:
@@ -344,6 +357,12 @@ ROWS, CODES, KEEP = np.zeros((3, 2)), np.zeros(3, dtype=np.int64), np.ones(3, dt
 def test_rows_of_another_shape_or_dtype_are_refused(rows: Any, codes: Any, keep: Any) -> None:
     with pytest.raises(ValueError, match=r"not|more than"):
         kernel.quantised(rows, codes, keep, HOW)
+
+
+@pytest.mark.parametrize("active", [KEEP[:2], np.ones(1, dtype=np.bool_), np.ones(3, dtype=np.int64)])
+def test_a_choice_of_other_entities_is_refused(active: Any) -> None:
+    with pytest.raises(ValueError, match="active"):
+        kernel.integer_sum(np.zeros((3, 2), dtype=np.int64), active)
 
 
 def test_a_sum_of_another_mechanism_is_not_released() -> None:
