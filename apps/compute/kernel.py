@@ -1,0 +1,255 @@
+"""The release kernel: per-entity sums, clipped and quantised; an exact integer sum; noise; rescaling.
+
+One entity moves the integer sum by at most `Mechanism.bound` in L2, whatever its rows are and whatever the program did:
+the bound is enforced here, in integers, and believed of nobody. Design: privacy.md, "The release kernel"; why integers:
+Mironov 2012 (floating-point noise tells of what it was added to), Canonne, Kamath, Steinke 2020 (integer noise).
+
+What is done depends on shapes and on public values, not on rows: a condition on rows is a `where`. What can go wrong
+with rows makes a contribution 0; errors tell of public values only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from apps.compute.noise import MOST, discrete_gaussian, noisy_max
+from gridclient.wire.errors import InvalidInputError
+
+FINENESS = 31
+"""C / g is at most 2^31, so that its square, and that of a coordinate, is an int64."""
+SUM_BITS = 62
+"""All contributions together are below 2^62; noise is, too."""
+SHARE = 1 / 16
+"""Of sigma: the most by which quantisation moves a number of the answer."""
+SLACK = 1 - 2.0**-32
+"""Contributions are scaled to a little less than C, so that rounding can't make one too long: this is less than one
+unit of the grid, and more than what a float sum of 2^20 squares can be wrong by."""
+EXPONENTS = 256
+"""Clips and sigmas are in 2^-256 to 2^256; coordinates are bounded by 2^FAR C. No square then overflows a float."""
+FAR = 400
+BLOCK = 2**18
+"""Numbers at a time: what is needed on the way takes next to no memory."""
+
+_LIMB = 31
+_BEYOND = 2**31 + 1
+
+
+class Mechanism(msgspec.Struct, frozen=True):
+    """What is done to rows, from public values only. One that exists is sound: see `mechanism`."""
+
+    clip: float
+    """C: the largest L2 norm of one entity's contribution, in units of the rows."""
+    grid: int
+    """Contributions are multiples of g = 2^grid."""
+    sigma: float
+    """Of the noise, in units of the rows."""
+    size: int
+    """k: numbers of one answer."""
+    entities: int
+    """The most there can be."""
+
+    def __post_init__(self) -> None:
+        if not all(2.0**-EXPONENTS <= value <= 2.0**EXPONENTS for value in (self.clip, self.sigma)):
+            raise InvalidInputError("A clip and a sigma are positive numbers between 2^-256 and 2^256.")
+        if self.size < 0 or not 0 <= self.entities < 2**SUM_BITS or abs(self.grid) > 2 * EXPONENTS:
+            raise InvalidInputError("A size, a number of entities or a grid is out of range.")
+        if self.scale > MOST or math.ldexp(self.clip, -self.grid) > 2**FINENESS or self.bound < 1:
+            raise InvalidInputError(
+                "The noise cannot be drawn on this grid: please ask for less noise, or a coarser grid."
+            )
+        if self.bound * self.entities >= 2**SUM_BITS or self.error > SHARE * self.sigma:
+            raise InvalidInputError(
+                f"The noise is too small for a sum over {self.entities} entities: please ask for a smaller epsilon."
+            )
+
+    @property
+    def bound(self) -> int:
+        """floor(C / g): the most that one entity moves the integer sum, in L2."""
+        return math.floor(math.ldexp(self.clip, -self.grid))
+
+    @property
+    def scale(self) -> float:
+        """Of the noise, in units of the grid. Exact: g is a power of two."""
+        return math.ldexp(self.sigma, -self.grid)
+
+    @property
+    def error(self) -> float:
+        """The most by which quantisation moves a number of the answer: less than two units for each entity."""
+        return math.ldexp(2.0 * max(self.entities, 1), self.grid)
+
+
+def mechanism(*, clip: float, sigma: float, size: int, entities: int) -> Mechanism:
+    """The mechanism with the finest grid that fits these public values.
+
+    C / g <= 2^31, sigma / g <= 2^40, entities C / g < 2^62; what quantisation can do to a number is at most 1/16 of
+    sigma. Raises InvalidInputError where no grid does.
+    """
+    fine = all(math.isfinite(value) and value > 0 for value in (clip, sigma))
+    finest = max(_exponent(clip) - FINENESS, _exponent(sigma) - round(math.log2(MOST))) if fine else 0
+    return Mechanism(clip=clip, grid=finest, sigma=sigma, size=size, entities=entities)
+
+
+def _exponent(value: float) -> int:
+    """The least e with value <= 2^e."""
+    mantissa, exponent = math.frexp(value)
+    return exponent - (mantissa == 0.5)
+
+
+def release(
+    rows: NDArray[np.float64], codes: NDArray[np.int64] | None, keep: NDArray[np.bool_] | None, how: Mechanism
+) -> NDArray[np.float64]:
+    """A private answer: the sum over entities of their clipped contributions, with noise. Returns float64 [k].
+
+    rows: float64 [n, k]; codes: int64 [n], the entity of each row, or None where row i is entity i; keep: bool [n],
+    or None for all. A row that isn't kept, or whose code is no entity, contributes 0.
+    Charge: (bound g)^2 / (2 sigma^2) in zCDP, which is at most C^2 / (2 sigma^2); Canonne, Kamath, Steinke 2020,
+    theorem 4 and its extension to vectors. Raises ValueError for shapes and dtypes that don't fit.
+    """
+    return noisy(integer_sum(quantised(rows, codes, keep, how)), how)
+
+
+def quantised(
+    rows: NDArray[np.float64], codes: NDArray[np.int64] | None, keep: NDArray[np.bool_] | None, how: Mechanism
+) -> NDArray[np.int64]:
+    """Each entity's contribution in units of the grid. Arguments as of `release`; returns int64 [entities, k].
+
+    Sum of its rows in float64, non-finite numbers as 0 before and after; scaled to norm at most C; toward zero.
+    A row of the result depends on the rows of its entity and on public values, to the last bit.
+    """
+    _check(rows, codes, keep, how)
+    if codes is not None:
+        sums, keep = _entity_sums(rows, codes, keep, how.entities), None
+    else:
+        sums = rows
+    made = np.zeros((how.entities, how.size), dtype=np.int64)
+    for some in _blocks(len(sums), how.size):
+        block = sums[some]
+        kept = np.isfinite(block) if keep is None else np.isfinite(block) & keep[some, None]
+        made[some] = _contributions(np.where(kept, block, 0.0), how)
+    return made
+
+
+def _check(
+    rows: NDArray[np.float64], codes: NDArray[np.int64] | None, keep: NDArray[np.bool_] | None, how: Mechanism
+) -> None:
+    count = len(rows)
+    if rows.dtype != np.float64 or rows.shape != (count, how.size):
+        raise ValueError(f"rows are float64 [n, {how.size}], not {rows.dtype} {list(rows.shape)}")
+    if codes is None and count > how.entities:
+        raise ValueError(f"{count} rows without codes are more than {how.entities} entities")
+    if codes is not None and (codes.dtype != np.int64 or codes.shape != (count,)):
+        raise ValueError(f"codes are int64 [{count}], not {codes.dtype} {list(codes.shape)}")
+    if keep is not None and (keep.dtype != np.bool_ or keep.shape != (count,)):
+        raise ValueError(f"keep is bool [{count}], not {keep.dtype} {list(keep.shape)}")
+
+
+def _blocks(count: int, size: int) -> Iterator[slice]:
+    step = max(1, BLOCK // max(size, 1))
+    return (slice(begin, min(begin + step, count)) for begin in range(0, count, step))
+
+
+def _entity_sums(
+    rows: NDArray[np.float64], codes: NDArray[np.int64], keep: NDArray[np.bool_] | None, entities: int
+) -> NDArray[np.float64]:
+    """Sum of each entity's kept rows. Returns float64 [entities, k].
+
+    `bincount` adds one row after the other. A sum that takes several numbers at once may group them by where they lie
+    in memory, hence by how many rows others have, and the last bit of one entity would tell of another.
+    """
+    count, size = rows.shape
+    sums = np.zeros((entities, size))
+    kept = (codes >= 0) & (codes < entities)
+    codes = np.where(kept, codes, 0)
+    if keep is not None:
+        kept &= keep
+    if entities and count:
+        step = max(1, BLOCK // count)
+        for begin in range(0, size, step):
+            columns = rows[:, begin : begin + step].T
+            columns = np.where(kept & np.isfinite(columns), columns, 0.0)
+            for number, column in enumerate(columns, begin):
+                sums[:, number] = np.bincount(codes, weights=column, minlength=entities)
+    return sums
+
+
+def _contributions(v: NDArray[np.float64], how: Mechanism) -> NDArray[np.int64]:
+    """Finite sums, clipped and quantised: float64 [n, k] to int64 [n, k], each row of L2 norm at most `how.bound`."""
+    far = math.ldexp(how.clip, FAR)
+    most = how.bound * SLACK
+    with np.errstate(all="ignore"):
+        v = np.clip(v, -far, far) * 2.0**-how.grid
+        # Over the last axis numpy adds pairwise, in an order that is the same wherever the numbers lie.
+        norms = np.sqrt(np.square(v).sum(axis=1, keepdims=True))
+        v *= most / np.maximum(norms, most)
+        v = np.clip(np.where(np.isfinite(v), v, 0.0), -how.bound, how.bound)
+    q = v.astype(np.int64)  # toward zero
+    return np.where(squared_norms(q)[:, None] <= how.bound**2, q, 0)
+
+
+def squared_norms(q: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Squared L2 norms of rows, in units of the grid squared: int64 [n, k] to int64 [n].
+
+    Exact for what `quantised` makes; where it would be more than 2^62, it is some number above that, never a wrapped
+    one. Squares are summed in two limbs of 31 bits: a sum of 2^32 of them fits.
+    """
+    made = np.empty(len(q), dtype=np.int64)
+    for some in _blocks(*q.shape):
+        squares = np.square(np.clip(q[some], -_BEYOND, _BEYOND))
+        low = (squares & (2**_LIMB - 1)).sum(axis=1)
+        high = (squares >> _LIMB).sum(axis=1) + (low >> _LIMB)
+        made[some] = np.where(high > 2**_LIMB, 2**63 - 1, (high << _LIMB) + (low & (2**_LIMB - 1)))
+    return made
+
+
+def integer_sum(q: NDArray[np.int64], active: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    """Exact sum over entities: int64 [entities, k] to int64 [k]. active: bool [entities]; the others contribute 0."""
+    total = np.zeros(q.shape[1], dtype=np.int64)
+    for some in _blocks(*q.shape):
+        block = q[some] if active is None else np.where(active[some, None], q[some], 0)
+        total += block.sum(axis=0)
+    return total
+
+
+def noisy(total: NDArray[np.int64], how: Mechanism) -> NDArray[np.float64]:
+    """One draw of noise on an integer sum, in units of the rows: int64 [k] to float64 [k].
+
+    The noisy integer times 2^grid, which is exact up to 2^53 units. Beyond, it is rounded to the nearest float: that
+    is a function of the noisy integer, so it costs accuracy of 2^-53 and no privacy.
+    """
+    if total.dtype != np.int64 or total.shape != (how.size,):
+        raise ValueError(f"a sum is int64 [{how.size}], not {total.dtype} {list(total.shape)}")
+    return np.ldexp((total + discrete_gaussian(how.scale, how.size)).astype(np.float64), how.grid)
+
+
+def noisy_argmax(scores: NDArray[np.int64], sensitivity: int, epsilon: float) -> int:
+    """Index of a large score, by the exponential mechanism: P(i) in proportion to exp(epsilon s_i / (2 sensitivity)).
+
+    scores: int64 [k]; sensitivity: the most by which one entity moves any of them, up or down. As the largest score
+    after Gumbel noise (McSherry, Talwar 2007; Durfee, Rogers 2019), by OpenDP. It is epsilon-DP; charge `argmax_rho`.
+    Raises ValueError where there is no score, or a public value isn't positive.
+    """
+    if scores.dtype != np.int64 or scores.ndim != 1 or not len(scores):
+        raise ValueError("scores are int64 [k], and there is one at least")
+    if sensitivity < 1 or not 0 < epsilon < math.inf:
+        raise ValueError("a sensitivity and an epsilon are positive")
+    return noisy_max(scores.tolist(), argmax_scale(sensitivity, epsilon))
+
+
+def argmax_scale(sensitivity: int, epsilon: float) -> float:
+    """Scale of the Gumbel noise of `noisy_argmax`, rounded up: no less noise than was paid for."""
+    return math.nextafter(2 * sensitivity / epsilon, math.inf)
+
+
+def argmax_rho(epsilon: float) -> float:
+    """What `noisy_argmax` costs in zCDP: epsilon^2 / 8, at order alpha alpha times that.
+
+    The mechanism has bounded range epsilon (Dong, Durfee, Rogers 2020, "Optimal Differential Privacy Composition for
+    Exponential Mechanisms"), hence this zCDP (Cesar, Rogers 2021, "Bounding, Concentrating, and Truncating Unbounded
+    Privacy Losses", lemma 3.4).
+    """
+    return epsilon**2 / 8
