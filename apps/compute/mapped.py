@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import torch
 
 from apps.compute.targets import DTYPES
-from apps.datasets.assets import PRESENCE, TABLE, TABLE_PRESENCE, VALUES, AssetSpec
+from apps.datasets.assets import ENTITIES, PRESENCE, TABLE, TABLE_PRESENCE, VALUES, AssetSpec
 from gridclient.wire.errors import InternalError
 from gridclient.wire.messages import Column
 
@@ -127,6 +127,13 @@ def presence(spec: AssetSpec) -> torch.Tensor:
     if spec.kind == TABLE:
         return _own(_column(_arrow(spec.path()), TABLE_PRESENCE))
     return safetensor(spec.path(), PRESENCE) != 0
+
+
+def entities(spec: AssetSpec) -> np.ndarray[Any, Any]:
+    """The entity of each row of a version that declares them: int64 [n], its place in the order of the identifiers."""
+    (column,) = _arrow(spec.path(ENTITIES)).columns
+    hmacs = np.frombuffer(b"".join(column.to_pylist()), dtype=f"S{column.type.byte_width}")
+    return np.unique(hmacs, return_inverse=True)[1].astype(np.int64)
 
 
 def _own(column: np.ndarray[Any, Any]) -> torch.Tensor:

@@ -17,6 +17,8 @@ from apps.compute.targets import DTYPES, TARGETS, bind
 from gridclient.program.graph import Dtype, Node, Ref
 
 HOSTILE = [float("nan"), float("inf"), float("-inf"), -0.0, 0.0, 1e-310, -1e-42, 3e38, 1.0, -2.5]
+_SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {}
+"""Of the outputs of calls, which labels do not change."""
 EXTENTS = [(3, 3), (1, 3), (3, 1), (2, 4), (1, 1), (4, 2)]
 
 
@@ -71,8 +73,10 @@ class Sample:
 
         target = TARGETS[self.op]
         bound = {name: value(given) for name, given in bind(target, self.node()).items()}
-        outputs = tuple(shape for shape, _ in shapes.infer(target, bound))
-        return Call(self.op, bound, tuple(operands), outputs)
+        key = repr(self)
+        if key not in _SHAPES:
+            _SHAPES[key] = tuple(shape for shape, _ in shapes.infer(target, bound))
+        return Call(self.op, bound, tuple(operands), _SHAPES[key])
 
     def run(self, values: list[torch.Tensor], by: Any = None) -> list[torch.Tensor]:
         """The outputs for these operands, computed by the node's own form or by another one."""

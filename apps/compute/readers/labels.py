@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from apps.compute.labels import AGG, NOTHING, PUBLIC, ROWS, TAINTED, Call, Label, inputs_of
 from apps.compute.operations import PRESENCE, TABLE
+from apps.compute.rules.affine import mapped, of_totals
 from apps.compute.rules.columns import narrowed
 from apps.compute.rules.composite import columns
-from apps.compute.rules.pointwise import like
+from apps.compute.rules.pointwise import clone, like
 from apps.compute.rules.reductions import counts, presence
 from gridclient.wire.errors import OperationNotAllowedError
 
@@ -30,7 +31,8 @@ def judge(call: Call) -> Judged:
     if not private:
         return Judged([NOTHING] * len(call.outputs), None)
     rule = TABLE[call.op].rule
-    found = rule(call) if rule is not None else Label(TAINTED, inputs_of(call.operands))
+    asked = mapped if of_totals(call) and rule not in (like, clone) else rule
+    found = asked(call) if asked is not None else Label(TAINTED, inputs_of(call.operands))
     labels = found if isinstance(found, list) else [found] * len(call.outputs)
     if rule is not columns:
         labels = narrowed(call, rule, labels)

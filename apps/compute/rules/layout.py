@@ -7,7 +7,6 @@ from math import prod
 import msgspec
 
 from apps.compute.labels import (
-    AGG,
     PUBLIC,
     ROWS,
     Call,
@@ -19,7 +18,6 @@ from apps.compute.labels import (
     by_rows,
     narrowed_to,
     tainted,
-    total,
 )
 
 
@@ -103,8 +101,6 @@ def sliced(call: Call) -> Label:
     value = call.operand("self")
     label, source = value.label, value.label.source
     dim = call.args["dim"] % max(len(value.shape), 1)
-    if label.kind == AGG:
-        return total(call)
     if label.kind != ROWS:
         return tainted(call)
     start, stop, step = slice(call.args["start"], call.args["end"], call.args["step"]).indices(value.shape[dim])
@@ -121,8 +117,6 @@ def flipped(call: Call) -> Label:
     value = call.operand("self")
     rank = max(len(value.shape), 1)
     dims = {dim % rank for dim in call.args["dims"]}
-    if value.label.kind == AGG:
-        return total(call)
     if value.label.kind != ROWS:
         return tainted(call)
     if value.label.axis in dims:
@@ -147,8 +141,6 @@ def joined(call: Call) -> Label:
     """cat and stack: side by side like a pointwise operation; one below the other where all parts are rows."""
     parts = call.tensors("tensors")
     rank = len(call.outputs[0])
-    if all(part.label.kind == AGG for part in parts):
-        return total(call)
     # cat skips one-dimensional empty parts whatever their rank: nothing lines up then.
     if call.op == "aten::cat" and any(len(part.shape) != rank for part in parts):
         return tainted(call)
@@ -267,10 +259,8 @@ def _several(given: int | list[int]) -> list[int]:
 
 
 def _renamed(call: Call, value: Operand, places: dict[int, int], *, source: bool = True) -> Label:
-    """`places` says where each axis lies now; one that is missing is gone. A total stays a total."""
+    """`places` says where each axis lies now; one that is missing is gone."""
     label = value.label
-    if label.kind == AGG:
-        return total(call)
     if label.kind != ROWS or label.axis not in places:
         return tainted(call)
     kept = label.source if source else None

@@ -86,8 +86,6 @@ def _additive(call: Call, kind: str) -> Label:
     if call.args.get("dtype") not in SUMMABLE:
         return tainted(call)
     unchanged = exact(value.dtype, call.args.get("dtype"))
-    if label.kind == AGG and kind == "sum" and unchanged:
-        return total(call)
     if label.kind != ROWS:
         return tainted(call)
     dims = reduced(value, call.args.get("dim"))

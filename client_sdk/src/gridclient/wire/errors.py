@@ -20,6 +20,7 @@
     ├── DifferentNodesError          the operands live on two nodes
     ├── LimitExceededError           a stated cap was reached
     ├── InvalidInputError            an argument is wrong; says what is allowed
+    ├── UnboundedError               nothing public says how large a person's contribution can be
     ├── ConflictError                the thing changed or exists already
     └── InternalError                ours, not yours; says nothing about data
 
@@ -167,6 +168,12 @@ class InvalidInputError(GridError, ValueError):
     """An argument is wrong. `details["problems"]`, where there are several, lists every one of them."""
 
     code, status = "invalid_input", 400
+
+
+class UnboundedError(GridError):
+    """Nothing public says how large one person's contribution can be: `details["operation"]` is where that is lost."""
+
+    code = "unbounded"
 
 
 class ConflictError(GridError):
