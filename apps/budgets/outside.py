@@ -102,13 +102,15 @@ def freeze(why: str) -> None:
 
 
 def at_start() -> str:
-    """Look at the ledger before it is used, and freeze it where it lost its head. Returns what is wrong, or ""."""
-    if (why := problem()) and LedgerHead.objects.exists():
-        freeze(why)
-    elif not why and (last := Release.objects.only("seq", "hash").first()) is not None:
+    """Look at the ledger before it is used, and freeze it where it lacks its head. Returns what is wrong, or ""."""
+    if why := problem():
+        # Where there is no head at all, nothing is charged either; but keys that were not mounted may come back.
+        if FILE.read() is not None:
+            freeze(why)
+    elif (last := Release.objects.only("seq", "hash").first()) is not None:
         # A process that ended between commit and outside head left it behind.
         make_durable(last.seq, last.hash)
-    return why or undurable()
+    return why
 
 
 def undurable() -> str:

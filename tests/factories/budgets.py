@@ -47,10 +47,12 @@ def charged(user: User, asked: Question, price: Price, key: str, now: datetime =
         return ledger.charge(user, asked, price, key=key, now=now)
 
 
-def ask(user: User, dataset: Dataset, key: str, *, epsilon: float = 0.5, allowed: float = 2.0, **more: Any) -> Release:
+def ask(
+    user: User, dataset: Dataset, key: str, *, epsilon: float = 0.5, allowed: float = 2.0, grant: int = 1, **more: Any
+) -> Release:
     """Price and charge a question about a dataset, on a grant of `allowed`."""
     asked = question(dataset, **more)
-    return charged(user, asked, priced(user, asked, held(dataset, allowed), epsilon=epsilon), key)
+    return charged(user, asked, priced(user, asked, held(dataset, allowed, grant), epsilon=epsilon), key)
 
 
 def answer(release: Release, value: bytes = b"12345678") -> Release:
@@ -60,4 +62,4 @@ def answer(release: Release, value: bytes = b"12345678") -> Release:
 
 def queries_pot() -> Pot:
     """The default domain's pot of questions, as it is now."""
-    return Pot.objects.select_related("domain").get(domain__slug="default", epoch=1, kind="queries")
+    return Pot.objects.select_related("domain").get(domain__slug="default", epoch=1, kind="queries", block="")
