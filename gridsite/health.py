@@ -21,6 +21,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 from apps.audit.queries import head_problem
+from apps.budgets.outside import problem as ledger_problem
 from apps.compute.workers import Workers
 from apps.core.database import in_database
 from gridclient.wire.errors import InternalError
@@ -126,8 +127,23 @@ def audit_head() -> str:
     return "on the chain"
 
 
+def ledger() -> str:
+    """The privacy ledger contains the head that is kept outside the database."""
+    database()
+    try:
+        problem = ledger_problem()
+    except DatabaseError as error:
+        raise Problem(f"The privacy ledger cannot be read ({type(error).__name__}).", "Look at its log.") from None
+    if problem:
+        raise Problem(
+            f"The privacy ledger was set back or changed: {problem}.",
+            "Run: python manage.py verify_ledger. After a restore, two people open new epochs.",
+        )
+    return "on the chain"
+
+
 Outcome = Problem | str
-IN_DATABASE = {"database": database, "migrations": migrations, "audit": audit_head}
+IN_DATABASE = {"database": database, "migrations": migrations, "audit": audit_head, "ledger": ledger}
 ON_DISK = {"storage": writable, "disk": disk}
 
 

@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import DatabaseError
 
 from apps.accounts.once import forget_old
+from apps.budgets import outside as ledger_head
 from apps.compute import live
 from apps.compute.workers import Workers
 from apps.core import metrics, wake
@@ -45,6 +46,7 @@ class Lifespan:
         tasks.append(_task(wake.hear(), "signals"))
         if settings.GRID_ROLE == "node":
             await in_database(_tidy)
+            await in_database(_look_at_ledger)
             await workers.start()
             tasks.append(_task(_by_turns("requests", partial(runner.run, workers)), "requests"))
             tasks.append(_task(live.run(workers), "sessions"))
@@ -78,6 +80,12 @@ def _tidy() -> None:
             remove_left(left)
         remove_orphans()
         tidy.remove_orphans()
+
+
+def _look_at_ledger() -> None:
+    """A ledger that lacks its head is frozen before anybody can spend from it a second time."""
+    if problem := ledger_head.at_start() or (not settings.GRID_DEVELOPMENT and ledger_head.undurable()):
+        logger.critical("The privacy ledger: %s. Run `manage.py verify_ledger`.", problem)
 
 
 async def _by_turns(name: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -96,6 +96,7 @@ INSTALLED_APPS = [
     "apps.tags",
     "apps.datasets",
     "apps.permissions",
+    "apps.budgets",
     "apps.network",
     "apps.plans",
     "apps.compute",

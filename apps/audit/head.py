@@ -1,109 +1,13 @@
 """The head outside the database: `audit.head` in the keys folder.
 
-Someone who holds the database's password can cut the log's tail and set the head row back; they cannot set this file
-back. It only moves forward, and only along the chain that it already lies on; the one exception is `anchor`, for a log
-that an operator restored from an older copy.
+It moves along the log; the one exception is `anchor`, for `restored.accept`, which has written down what is lost.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
+from apps.core.heads import Head, HeadFile
 
-from django.conf import settings
+__all__ = ["FILE", "Head", "advance", "anchor", "read"]
 
-from apps.core.canonical import canonical
-
-
-class Head(NamedTuple):
-    """An event's number, hash and signature: the file alone proves that the event was in the log."""
-
-    seq: int
-    hash: str
-    signature: str
-
-
-SLOT = 512
-"""Bytes of each of the file's two slots. A write goes to the older one: torn, it leaves the newer one whole."""
-
-
-@lru_cache(4)
-def _in(folder: Path) -> Path:
-    return folder / "audit.head"
-
-
-def _path() -> Path:
-    return _in(settings.GRID_KEYS_DIR)
-
-
-@lru_cache(4)
-def _slot(content: bytes) -> Head | None:
-    try:
-        fields = json.loads(content)
-        return Head(int(fields["seq"]), str(fields["hash"]), str(fields["signature"]))
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _slots(content: bytes) -> tuple[Head | None, ...]:
-    return _slot(content[:SLOT]), _slot(content[SLOT:])
-
-
-def _newest(slots: tuple[Head | None, ...]) -> Head | None:
-    return max((head for head in slots if head is not None), default=None)
-
-
-def _open() -> int:
-    flags = os.O_RDWR | os.O_CREAT
-    try:
-        return os.open(_path(), flags, 0o600)
-    except FileNotFoundError:
-        _path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(_path(), flags, 0o600)
-
-
-def read() -> Head | None:
-    """The outside head; None when there is none, or nothing readable."""
-    try:
-        with open(_path(), "rb", buffering=0) as file:
-            return _newest(_slots(file.read(2 * SLOT)))
-    except OSError:
-        return None
-
-
-def anchor(head: Head) -> None:
-    """Replace the outside head, whatever it was. Only for `restored.accept`, which has written down what is lost."""
-    aside = _path().with_name(f"audit.head.{os.getpid()}")
-    aside.unlink(missing_ok=True)
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(canonical(head._asdict()).ljust(SLOT))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, _path())
-
-
-def advance(head: Head, *, contains: Callable[[Head], bool]) -> Head | None:
-    """Move the outside head forward to `head`; do nothing when another process is further already.
-
-    `contains` says whether the chain that ends in `head`, or goes on from it, holds an event. Where it does not hold
-    the outside head, that one stays, as the evidence, and is returned.
-    """
-    descriptor = _open()
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        slots = _slots(os.pread(descriptor, 2 * SLOT, 0))
-        present = _newest(slots)
-        if present is not None and not contains(present):
-            return present
-        if present is None or present.seq < head.seq:
-            # Without fsync: a lost write leaves an older head, which is still on the chain.
-            older = 1 if present is not None and slots[0] == present else 0
-            os.pwrite(descriptor, canonical(head._asdict()).ljust(SLOT), older * SLOT)
-        return None
-    finally:
-        os.close(descriptor)
+FILE = HeadFile("audit.head")
+read, anchor, advance = FILE.read, FILE.anchor, FILE.advance

@@ -149,11 +149,11 @@ def _check_complete(found: Snapshot, storage: Path) -> None:
 
 
 def key_files(folder: Path) -> dict[str, Path]:
-    """The keys in a folder, without the head of the audit log: put back with the database, it would prove nothing."""
+    """The keys in a folder, without the heads of log and ledger: put back with a database, they would prove nothing."""
     return {
         path.name: path
         for path in sorted(folder.iterdir())
-        if path.is_file() and not path.name.startswith("audit.head")
+        if path.is_file() and not path.name.startswith(("audit.head", "ledger."))
     }
 
 

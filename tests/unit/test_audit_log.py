@@ -207,7 +207,7 @@ def test_a_log_signed_again_with_another_key_is_found(no_guard: None, monkeypatc
     event.signature = forger.sign(DOMAIN.encode() + b"\n" + event.hash.encode()).hex()
     event.save()
     AuditHead.objects.update(seq=2, hash=event.hash)
-    outside._path().unlink()
+    outside.FILE.path().unlink()
     outside.advance(outside.Head(2, event.hash, event.signature), contains=lambda head: True)
     report = verify()
     assert report.first_bad == 2
@@ -230,7 +230,7 @@ def test_a_lost_head_stops_recording_instead_of_starting_anew(no_guard: None) ->
 
 def test_a_missing_outside_head_is_reported_and_comes_back_with_the_next_event() -> None:
     write()
-    outside._path().unlink()
+    outside.FILE.path().unlink()
     assert "missing" in verify().problem
     write(1)
     assert verify()
@@ -312,9 +312,9 @@ def test_a_slower_process_does_not_set_the_outside_head_back() -> None:
 
 def test_a_crash_before_the_outside_head_was_written_is_no_alarm() -> None:
     write(3)
-    third = outside._path().read_bytes()
+    third = outside.FILE.path().read_bytes()
     write(2)
-    outside._path().write_bytes(third)
+    outside.FILE.path().write_bytes(third)
     assert verify()
     write(1)
     kept = outside.read()
@@ -324,7 +324,7 @@ def test_a_crash_before_the_outside_head_was_written_is_no_alarm() -> None:
 
 def test_a_file_cut_short_by_a_power_cut_heals() -> None:
     write(1)
-    outside._path().write_bytes(b"")
+    outside.FILE.path().write_bytes(b"")
     assert not verify()
     write(1)
     assert verify()
@@ -332,7 +332,7 @@ def test_a_file_cut_short_by_a_power_cut_heals() -> None:
 
 def test_the_outside_head_is_for_this_account_only() -> None:
     write(1)
-    assert outside._path().stat().st_mode & 0o077 == 0
+    assert outside.FILE.path().stat().st_mode & 0o077 == 0
 
 
 # --- who reads ---------------------------------------------------------------------------------------------------

@@ -163,6 +163,6 @@ def test_no_file_beside_the_head_is_left(tmp_path: Path) -> None:
     write(9)
     set_back(5)
     accept(reason="A test.", by=None)
-    (only,) = Path(outside._path()).parent.glob("audit.head*")
+    (only,) = Path(outside.FILE.path()).parent.glob("audit.head*")
     assert only.stat().st_mode & 0o077 == 0
     assert AuditEvent.objects.count() == 6

@@ -22,7 +22,7 @@ from tests.factories import processes
 from tests.factories.staff import PASSWORD, Staff, single_node
 
 TOKEN = "a-token-for-the-scraper-0123456789"
-CHECKS = {"database", "migrations", "audit", "storage", "disk", "channel_layer", "workers"}
+CHECKS = {"database", "migrations", "audit", "ledger", "storage", "disk", "channel_layer", "workers"}
 
 
 @dataclass

@@ -19,6 +19,7 @@
     ├── ShapeError                   the operands do not fit together
     ├── DifferentNodesError          the operands live on two nodes
     ├── LimitExceededError           a stated cap was reached
+    ├── BudgetExhaustedError         the privacy budget has too little left for this answer
     ├── InvalidInputError            an argument is wrong; says what is allowed
     ├── UnboundedError               nothing public says how large a person's contribution can be
     ├── ConflictError                the thing changed or exists already
@@ -162,6 +163,17 @@ class LimitExceededError(GridError):
     """A stated cap was reached: `details["limit"]`."""
 
     code, status = "limit_exceeded", 429
+
+
+class BudgetExhaustedError(GridError):
+    """The privacy budget has too little left for this answer; nothing was charged."""
+
+    code, status = "budget_exhausted", 409
+
+    @property
+    def remaining(self) -> float:
+        """The epsilon that is left for you, as a part of the pot's."""
+        return float(self.details.get("remaining", 0.0))
 
 
 class InvalidInputError(GridError, ValueError):

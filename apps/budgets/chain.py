@@ -1,0 +1,32 @@
+"""What the ledger's hashes cover. Pure functions: a later implementation must compute the same for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from uuid import UUID
+
+from apps.core.canonical import digest
+
+DOMAIN = "gridsite/ledger/1"
+"""The signature of the outside head's hash (Ed25519 with the deployment's key) is made under this domain."""
+GENESIS = "0" * 64
+"""What the first release follows."""
+
+
+def question_digest(question: str) -> str:
+    """sha256, hex, of a question's canonical JSON text, sigmas included: the key under which an answer is stored."""
+    return hashlib.sha256(question.encode()).hexdigest()
+
+
+def release_hash(
+    seq: int, key: UUID, user: UUID, once: str, question: str, charges: list[list[int]], paid: str, at: datetime,
+    previous: str,
+) -> str:  # fmt: skip
+    """sha256, hex, of the canonical JSON list of these nine.
+
+    `question` is its digest; `charges` holds pot and amount, in the order of the pots; the time is in UTC with
+    microseconds.
+    """
+    moment = at.astimezone(UTC).isoformat(timespec="microseconds")
+    return digest([seq, str(key), str(user), once, question, charges, paid, moment, previous])

@@ -1,0 +1,267 @@
+"""Charge before release: the one way in which a private answer is paid for, kept and handed over.
+
+charge      in the caller's transaction: nothing is computed before it is committed
+attempt     a worker begins; of several, one alone can store its draw
+answered    the draw is kept: a second one is never made
+delivered   the outside head is on the disk first; from then on as often as asked
+void        there will be no answer; what was charged stays charged
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from django.db import connection, transaction
+from django.db.models import QuerySet, UUIDField
+
+from apps.accounts.models import User
+from apps.audit.actions import lock_log, record
+from apps.audit.verbs import Verb
+from apps.budgets import lease, outside
+from apps.budgets.models import Domain, Placement, Pot, Release
+from apps.budgets.pots import DEFAULT
+from apps.budgets.pricing import Payer, Price, Question, text_of
+from apps.budgets.states import State
+from apps.core import clock
+from apps.core.canonical import canonical
+from apps.core.prepared import execute, insert_if_new, places
+from gridclient.wire.errors import BudgetExhaustedError, ConflictError, InternalError, InvalidInputError
+
+MAX_KEY = 64
+_uuid: Any = UUIDField()
+
+# By hand: these statements are on the path of every private answer, and keep the pots from all others meanwhile.
+_LOCK_POTS = (
+    "SELECT p.id, p.cap, p.spent, p.per_year, p.epsilon_nano, d.frozen, l.dataset_id"
+    " FROM budgets_placement l JOIN budgets_domain d ON d.id = l.domain_id"
+    " JOIN budgets_pot p ON p.domain_id = d.id AND p.epoch = d.epoch AND p.block = l.block AND p.kind = 'queries'"
+    " WHERE l.dataset_id IN {} ORDER BY p.id"
+)
+# Whatever the server does elsewhere: a charge that a power cut takes back would be spent twice.
+_WAIT_FOR_DISK = "SET LOCAL synchronous_commit TO on"
+_LOCK_HEAD = "SELECT seq, hash FROM budgets_ledgerhead WHERE id = 1"
+_EARLIER = "SELECT id, digest FROM budgets_release WHERE user_id = %s AND key = %s"
+_USED = "SELECT used FROM budgets_allowance WHERE pot_id = %s AND payer = %s AND period = %s"
+_USE = (
+    "INSERT INTO budgets_allowance (pot_id, payer, period, used) VALUES (%s, %s, %s, %s)"
+    " ON CONFLICT (pot_id, payer, period) DO UPDATE SET used = budgets_allowance.used + excluded.used"
+)
+_SPEND = "UPDATE budgets_pot SET spent = spent + %s WHERE id = %s"
+_CHARGE = "INSERT INTO budgets_charge (release_id, pot_id, amount) VALUES (%s, %s, %s)"
+_STEP_HEAD = "UPDATE budgets_ledgerhead SET seq = %s, hash = %s WHERE id = 1"
+
+
+class _Pot(NamedTuple):
+    """A pot's row as it is locked; `room`: what is released of it and not spent."""
+
+    id: int
+    cap: int
+    room: int
+    epsilon_nano: int
+
+    def as_epsilon(self, amount: int) -> float:
+        return amount * self.epsilon_nano / self.cap / 1e9
+
+
+def charge(user: User, question: Question, price: Price, *, key: str, now: datetime | None = None) -> Release:
+    """Pay for an answer, in the transaction of the caller, who computes it after the commit and not before.
+
+    The same key with the same question gives the same release, whatever has become of it; `key` is the caller's own, 1
+    to 64 characters. Raises BudgetExhaustedError before anything is written, ConflictError for a key of another
+    question, a frozen budget, pots that aren't those of the price any more, or a copy of the database.
+    """
+    now = now or clock.now()
+    if not 0 < len(key) <= MAX_KEY:
+        raise InvalidInputError(f"The key of a question has 1 to {MAX_KEY} characters.")
+    if not price.charges or any(amount < 1 for _, amount in price.charges) or not _fits(question, price):
+        raise InternalError("A question was to be charged at the price of another.")
+    lease.hold()
+    # First, as everywhere: the log's head is locked at the end of every change, and no two orders may meet.
+    lock_log()
+    pots = _lock_pots({UUID(dataset) for dataset, _ in question.versions}, now)
+    seq, previous = _lock_head()
+    earlier = execute(_EARLIER, (_adapted(user.pk), key)).fetchone()
+    if earlier is not None:
+        if earlier[1] != price.digest:
+            raise ConflictError("This key was used for another question: use a new one.")
+        return Release.objects.get(pk=earlier[0])
+    outside.check(seq, previous)
+    if list(pots) != [pot for pot, _ in price.charges]:
+        raise ConflictError("The budget has changed since this was priced: ask again.")
+    paid = _paid(pots, price, now)
+    return _write(user, price, paid, key, now, seq + 1, previous, question.program)
+
+
+def _fits(question: Question, price: Price) -> bool:
+    """Whether this is the price of this question."""
+    sigmas = tuple(clip * price.unit for clip in question.clips)
+    return price.sigmas == sigmas and price.text == text_of(question, sigmas, price.epsilon)
+
+
+def _lock_pots(datasets: set[UUID], now: datetime) -> dict[int, _Pot]:
+    """The pots of these datasets, by id, locked in this order. A dataset that is nowhere yet is in the default domain.
+
+    Raises ConflictError where one of them is frozen.
+    """
+    adapted = [_adapted(each) for each in datasets]
+    sql = _LOCK_POTS.format(places(datasets))
+    if connection.features.has_select_for_update:
+        sql = f"{_WAIT_FOR_DISK}; {sql} FOR UPDATE OF p, d"
+    rows = execute(sql, adapted).fetchall()
+    if len(rows) < len(datasets):
+        default = Domain.objects.get(slug=DEFAULT)
+        for dataset in datasets:
+            insert_if_new(Placement(dataset_id=dataset, domain=default))
+        rows = execute(sql, adapted).fetchall()
+    pots: dict[int, _Pot] = {}
+    for pk, cap, spent, per_year, epsilon, frozen, _ in rows:
+        if frozen:
+            raise outside.frozen_error(frozen)
+        available = cap if per_year is None else Pot.objects.get(pk=pk).available(now)
+        pots[pk] = _Pot(pk, cap, max(0, available - spent), epsilon)
+    return pots
+
+
+def _lock_head() -> tuple[int, str]:
+    row = execute(_LOCK_HEAD + (" FOR UPDATE" if connection.features.has_select_for_update else ""), ()).fetchone()
+    if row is None:
+        raise InternalError("The ledger lost its head: nothing can be charged. Run `manage.py verify_ledger`.")
+    return row[0], row[1]
+
+
+def _paid(pots: dict[int, _Pot], price: Price, now: datetime) -> list[tuple[int, str, str, int]]:
+    """Which allowances pay, each once: pot, payer, period, amount. Raises BudgetExhaustedError."""
+    amounts = dict(price.charges)
+    chosen: dict[tuple[int, str, str], int] = {}
+    for candidates in price.payers:
+        rooms = [(_room(pots[payer.pot], payer, now), payer) for payer in candidates]
+        fitting = [payer for room, payer in rooms if room >= amounts[payer.pot]]
+        if not fitting:
+            room, payer = max(rooms)
+            pot = pots[payer.pot]
+            remaining = pot.as_epsilon(room)
+            raise BudgetExhaustedError(
+                f"This answer costs {pot.as_epsilon(amounts[pot.id]):.4g} of the {pot.epsilon_nano / 1e9:g} that the "
+                f"budget was for all answers, and {remaining:.4g} is left for you"
+                f"{' today' if payer.daily and room < pots[pot.id].room else ''}. Ask with a smaller epsilon, or ask "
+                "the owner for more.",
+                remaining=remaining,
+            )
+        payer = fitting[0]
+        chosen[payer.pot, payer.key, payer.period(now)] = amounts[payer.pot]
+    return [(*key, amount) for key, amount in sorted(chosen.items())]
+
+
+def _room(pot: _Pot, payer: Payer, now: datetime) -> int:
+    used = execute(_USED, (payer.pot, payer.key, payer.period(now))).fetchone()
+    return max(0, min(payer.most - (used[0] if used else 0), pot.room))
+
+
+def _write(
+    user: User, price: Price, paid: list[tuple[int, str, str, int]], key: str, now: datetime, seq: int, previous: str,
+    program: str,
+) -> Release:  # fmt: skip
+    release = Release(
+        id=uuid4(),
+        seq=seq,
+        user=user,
+        key=key,
+        program=program,
+        question=price.text,
+        digest=price.digest,
+        paid=canonical(paid).decode(),
+        at=now,
+        previous=previous,
+    )
+    release.hash = release.computed_hash([list(each) for each in price.charges])
+    release.event = record(
+        Verb.BUDGET_CHARGED,
+        by=user,
+        target=f"release:{release.id}",
+        at=now,
+        program=program,
+        charges=price.charges,
+        epsilon=price.epsilon,
+        ledger=[seq, release.hash],
+    ).seq
+    for pot, payer, period, amount in paid:
+        execute(_USE, (pot, payer, period, amount))
+    if not insert_if_new(release):
+        raise InternalError("The ledger's head row is not the end of its chain. Run `manage.py verify_ledger`.")
+    for pot, amount in price.charges:
+        execute(_SPEND, (amount, pot))
+        execute(_CHARGE, (_adapted(release.id), pot, amount))
+    execute(_STEP_HEAD, (seq, release.hash))
+    release._state.adding = False
+    # Robust: what was committed is not reported as failed because a disk is full; `delivered` looks again.
+    transaction.on_commit(partial(outside.publish, seq, release.hash, since=(seq - 1, previous)), robust=True)
+    return release
+
+
+def _adapted(key: UUID) -> Any:
+    return _uuid.get_db_prep_value(key, connection)
+
+
+def stored(question: Question, price: Price) -> Release | None:
+    """An answer to the very same question with the very same noise, whoever asked: handing it out costs nothing.
+
+    That the reader may have it is for the caller to see to, and that it is `delivered`.
+    """
+    return Release.objects.filter(digest=price.digest, data__isnull=False).order_by("seq").first()
+
+
+def attempt(release: Release) -> int:
+    """Begin an attempt at the answer; its number. Earlier attempts can store nothing any more. Raises ConflictError."""
+    with transaction.atomic():
+        found = Release.objects.select_for_update(no_key=True).get(pk=release.pk)
+        _check(found, State.CHARGED)
+        found.attempt += 1
+        found.save(update_fields=["attempt"])
+    return found.attempt
+
+
+def answered(release: Release, attempt: int, *, data: bytes, dtype: str, shape: Iterable[int]) -> Release:
+    """Keep the draw of an attempt. Raises ConflictError where a later one began, or one is kept: drop this one."""
+    given = {"data": data, "dtype": dtype, "shape": list(shape), "state": State.ANSWERED}
+    if not Release.objects.filter(pk=release.pk, state=State.CHARGED, attempt=attempt).update(**given):
+        raise ConflictError("This answer came too late: another one counts.")
+    return Release.objects.get(pk=release.pk)
+
+
+def delivered(release: Release) -> Release:
+    """Let the kept answer go. Asked before each delivery: the outside head is on the disk when this returns.
+
+    Raises ConflictError without an answer, or where the ledger doesn't contain the outside head.
+    """
+    found = Release.objects.get(pk=release.pk)
+    _check(found, State.ANSWERED, State.DELIVERED)
+    outside.make_durable(found.seq, found.hash)
+    if found.state == State.ANSWERED:
+        Release.objects.filter(pk=found.pk, state=State.ANSWERED).update(state=State.DELIVERED)
+        found.state = State.DELIVERED
+    return found
+
+
+@transaction.atomic
+def void(release: Release, reason: str) -> Release:
+    """Give up an answer that was charged: it stays charged. `reason` says nothing of values. Raises ConflictError."""
+    lock_log()
+    given = {"state": State.VOID, "reason": reason[:300] or "It failed."}
+    if not Release.objects.filter(pk=release.pk, state=State.CHARGED).update(**given):
+        raise ConflictError("This answer is there, or was given up before.")
+    record(Verb.RELEASE_VOIDED, by=None, target=f"release:{release.pk}", reason=given["reason"])
+    return Release.objects.get(pk=release.pk)
+
+
+def unanswered() -> QuerySet[Release]:
+    """What was charged and has neither answer nor end: after a crash, it runs again or becomes void. Oldest first."""
+    return Release.objects.select_related("user").filter(state=State.CHARGED).order_by("seq")
+
+
+def _check(release: Release, *states: State) -> None:
+    if release.state not in states:
+        raise ConflictError(f"This answer is {State(release.state).label}.", state=release.state)

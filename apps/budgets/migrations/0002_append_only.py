@@ -1,0 +1,21 @@
+"""Triggers that keep the ledger append-only."""
+
+from django.db import migrations
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.state import StateApps
+
+from apps.budgets.triggers import GUARD
+
+
+def install(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+    GUARD.install(schema_editor.connection)
+
+
+def remove(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+    GUARD.remove(schema_editor.connection)
+
+
+class Migration(migrations.Migration):
+    dependencies = [("budgets", "0001_initial")]
+
+    operations = [migrations.RunPython(install, remove)]
