@@ -79,7 +79,8 @@ class Payer(NamedTuple):
 class Price(NamedTuple):
     """`unit`: sigma of each base is its clip times this. `charges`: pot and amount, in the order of the pots.
 
-    `share`: of the pot, the largest where there are several. `remaining`: the epsilon that is left for this person
+    `share`: of the pot, the largest where there are several; `cost`: that share of the pot's epsilon. `remaining`: the
+    epsilon that is left for this person
     before this answer, as a part of the pot's; `more`: how many such answers that gives. `payers`: for each dataset,
     those that may pay. `text` and `digest`: the question with its noise, as the ledger keeps it.
     """
@@ -90,6 +91,7 @@ class Price(NamedTuple):
     sigmas: tuple[float, ...]
     charges: tuple[tuple[int, int], ...]
     share: float
+    cost: float
     remaining: float
     more: int
     payers: tuple[tuple[Payer, ...], ...]
@@ -157,6 +159,7 @@ def price(
         sigmas=sigmas,
         charges=charges,
         share=max(amounts[pot.pk] / pot.cap for pot in distinct),
+        cost=max(pot.as_epsilon(amounts[pot.pk]) for pot in distinct),
         remaining=min(pot.as_epsilon(room) for room, pot in rooms),
         more=min(room // amounts[pot.pk] for room, pot in rooms),
         payers=payers,

@@ -16,10 +16,11 @@ from apps.compute.messages import Draw, Weigh, Weighed
 from apps.compute.programs import Program
 from apps.compute.readers import bases
 from apps.compute.readers.bases import Base
+from apps.compute.readers.gains import gains
 from apps.compute.readers.torch import TorchReader
 from apps.compute.targets import DTYPES
 from gridclient.program.graph import result_hash
-from gridclient.wire.errors import InternalError, InvalidInputError
+from gridclient.wire.errors import InternalError
 
 
 def weigh(program: Program, reader: TorchReader, question: Weigh) -> Weighed:
@@ -31,7 +32,8 @@ def weigh(program: Program, reader: TorchReader, question: Weigh) -> Weighed:
     found = _bases(program, reader, question)
     plan = program.plan([question.value], reader.has)
     spread, reach = _spread(program, reader, question, found)
-    half = np.where(reach > 0, spread / np.where(reach > 0, reach, 1.0), np.inf)
+    # Where nothing can be between, no noise is needed either; there is none then.
+    of_reach = torch.where(spread > 0, spread / reach, 0.0)
     return Weighed(
         question.ask,
         result_hash([question.value], program.hashes),
@@ -41,7 +43,7 @@ def weigh(program: Program, reader: TorchReader, question: Weigh) -> Weighed:
         clips=[base.norm * base.most for base in found],
         entities=[base.entities for base in found],
         spread=_shortest(spread),
-        of_reach=float(half.max(initial=0.0)),
+        of_reach=float(of_reach.max()) if of_reach.numel() else 0.0,
         flops=plan.flops,
         numbers=sum(base.rows * base.size for base in found),
         assets=sorted(program.assets(question.value)),
@@ -78,17 +80,17 @@ def _bases(program: Program, reader: TorchReader, question: Weigh | Draw) -> Seq
 
 def _spread(
     program: Program, reader: TorchReader, question: Weigh, found: Sequence[Base]
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """By number of the answer: the noise's standard deviation for each unit, and the declared half-range."""
-    gains = np.abs(bases.gains(program, reader, question.value, found))
-    noise = np.concatenate([np.asarray(base.scale) * base.norm * base.most for base in found])
-    reach = np.concatenate([np.asarray(base.reach) * base.rows for base in found])
-    if not np.isfinite(gains).all():
-        raise InvalidInputError("A private answer is multiplied by finite numbers only.")
-    return np.sqrt(np.square(gains * noise).sum(1)), (gains * reach).sum(1)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """By number of the answer: the noise's standard deviation for each unit of it, and the declared half-range."""
+    moved = gains(program, reader, question.value, found).abs()
+    noise = torch.cat([torch.tensor(base.scale, dtype=torch.float64) * base.norm * base.most for base in found])
+    reach = torch.cat([torch.tensor(base.reach, dtype=torch.float64) * base.rows for base in found])
+    if moved.dim() == 1:  # each number by itself
+        return moved * noise, moved * reach
+    return (moved * noise).square().sum(1).sqrt(), moved @ reach
 
 
-def _shortest(spread: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float]:
+def _shortest(spread: torch.Tensor) -> list[float]:
     """One number where all are equal."""
     listed: list[float] = spread.tolist()
     return listed[:1] if len(set(listed)) == 1 else listed

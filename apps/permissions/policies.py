@@ -313,7 +313,7 @@ class _Matter:
         return next(iter(self._grants(version, rights, columns)), None)
 
     def _grants(self, version: DatasetVersion, rights: set[Right], columns: list[str] | None) -> list[Grant]:
-        """Grants of one of these rights that each cover the columns (None: all), or the first of those that together do."""
+        """Grants of one of these rights that each cover the columns (None: all), or the first of several that do."""
         fitting = [
             grant
             for grant in self.held

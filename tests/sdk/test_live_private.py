@@ -113,10 +113,14 @@ def test_an_allowance_that_is_used_up_gives_nothing_more(births: Dataset, scient
     births.grant(scientist.user, "release", epsilon=0.2, reason=WHY)
     table = scientist.dataset(births.name).pointer()
     spent = 0
+
+    def spend_all() -> None:
+        nonlocal spent
+        for spent in range(60):
+            (table["weight"] + spent).sum().get(epsilon=0.2)
+
     with pytest.raises(grid.BudgetExhaustedError) as caught:
-        for number in range(60):
-            (table["weight"] + number).sum().get(epsilon=0.2)
-            spent += 1
+        spend_all()
     left = scientist.budget(births.name).remaining
     assert caught.value.remaining == pytest.approx(left)
     assert left >= 0

@@ -128,7 +128,7 @@ def test_an_ask_is_answered_once_whatever_is_cut(
 @pytest.mark.parametrize("verdict", ["cut", "forget"])
 @pytest.mark.parametrize("ask", ASKS)
 def test_a_reply_that_was_lost_is_said_again(fake: FakeNode, hospital: Node, ask: str, verdict: str) -> None:
-    kinds = (m.Answer, m.Submitted, m.Published, m.Planned)
+    kinds = (m.Answer, m.Submitted, m.Estimated, m.Published, m.Planned)
     cut = Cut("reply", verdict)
     fake.happens = lambda moment, what: (
         cut(moment, what) if moment == "reply" and what and isinstance(what[0], kinds) else None

@@ -32,6 +32,7 @@ Rows = tuple[NDArray[np.float64], NDArray[np.int64] | None, NDArray[np.bool_] | 
 class Base(msgspec.Struct, frozen=True):
     """One sum over rows, of `size` numbers. `scale` and `centre`: [size], in the value's units.
 
+    `reach`: [size], half of the range that a row's contribution can be in, a record or not; in the value's units.
     A row is (contribution - centre) / scale, and has a norm of at most `norm`; where the scale is 0 it is 0. `centred`:
     `rows` times the centre is added after the noise. An entity has at most `most` rows; there are at most `entities`.
     """
@@ -45,6 +46,7 @@ class Base(msgspec.Struct, frozen=True):
     entities: int
     most: int
     centred: bool
+    reach: list[float]
 
 
 def bases(program: Program, ref: Ref) -> list[Ref]:
@@ -263,6 +265,16 @@ def _form(program: Program, reader: TorchReader, bounds: Bounds, ref: Ref) -> Ba
         # The smaller noise: centred rows are shorter, but no longer mostly zeros where they were.
         if around * float(half.norm()) <= norm * float(scale.norm()):
             scale, centre, norm, centred = half, (low + high) / 2, around, True
+    reach = (high - low) / 2 if folk.even else (high.clamp(min=0.0) - low.clamp(max=0.0)) / 2
     return Base(
-        ref, len(scale), scale.tolist(), centre.tolist(), max(norm, 1.0), folk.rows, folk.entities, folk.most, centred
+        ref,
+        len(scale),
+        scale.tolist(),
+        centre.tolist(),
+        max(norm, 1.0),
+        folk.rows,
+        folk.entities,
+        folk.most,
+        centred,
+        reach.tolist(),
     )

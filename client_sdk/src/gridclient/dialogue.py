@@ -239,7 +239,7 @@ class Dialogue:
                 if command.data is None:
                     self._expect(command)
                 self._reply(command.ask, command)
-            case m.Submitted() | m.Published() | m.Planned():
+            case m.Submitted() | m.Estimated() | m.Published() | m.Planned():
                 self._reply(command.ask, command)
             case m.Refused():
                 if (ask := self.asks.get(command.ask)) is not None:

@@ -19,9 +19,7 @@
     ├── ShapeError                   the operands do not fit together
     ├── DifferentNodesError          the operands live on two nodes
     ├── LimitExceededError           a stated cap was reached
-    ├── BudgetExhaustedError         the privacy budget has too little left for this answer
     ├── InvalidInputError            an argument is wrong; says what is allowed
-    ├── UnboundedError               nothing public says how large a person's contribution can be
     ├── ConflictError                the thing changed or exists already
     └── InternalError                ours, not yours; says nothing about data
 
@@ -165,27 +163,10 @@ class LimitExceededError(GridError):
     code, status = "limit_exceeded", 429
 
 
-class BudgetExhaustedError(GridError):
-    """The privacy budget has too little left for this answer; nothing was charged."""
-
-    code, status = "budget_exhausted", 409
-
-    @property
-    def remaining(self) -> float:
-        """The epsilon that is left for you, as a part of the pot's."""
-        return float(self.details.get("remaining", 0.0))
-
-
 class InvalidInputError(GridError, ValueError):
     """An argument is wrong. `details["problems"]`, where there are several, lists every one of them."""
 
     code, status = "invalid_input", 400
-
-
-class UnboundedError(GridError):
-    """Nothing public says how large one person's contribution can be: `details["operation"]` is where that is lost."""
-
-    code = "unbounded"
 
 
 class ConflictError(GridError):
