@@ -60,7 +60,7 @@ class Mechanism(msgspec.Struct, frozen=True):
             raise InvalidInputError("A size, a number of entities or a grid is out of range.")
         if self.scale > MOST or math.ldexp(self.clip, -self.grid) > 2**FINENESS or self.bound < 1:
             raise InvalidInputError(
-                "The noise cannot be drawn on this grid: please ask for less noise, or a coarser grid."
+                "The noise is too large for one grid with the clip: please ask for a larger epsilon."
             )
         if self.bound * self.entities >= 2**SUM_BITS or self.error > SHARE * self.sigma:
             raise InvalidInputError(
@@ -108,7 +108,7 @@ def release(
     rows: float64 [n, k]; codes: int64 [n], the entity of each row, or None where row i is entity i; keep: bool [n],
     or None for all. A row that isn't kept, or whose code is no entity, contributes 0.
     Charge: (bound g)^2 / (2 sigma^2) in zCDP, which is at most C^2 / (2 sigma^2); Canonne, Kamath, Steinke 2020,
-    theorem 4 and its extension to vectors. Raises ValueError for shapes and dtypes that don't fit.
+    proposition 5, coordinate by coordinate. Raises ValueError for shapes and dtypes that don't fit.
     """
     return noisy(integer_sum(quantised(rows, codes, keep, how)), how)
 
@@ -256,7 +256,7 @@ def argmax_rho(epsilon: float) -> float:
     """What `noisy_argmax` costs in zCDP: epsilon^2 / 8, at order alpha alpha times that.
 
     The mechanism has bounded range epsilon (Dong, Durfee, Rogers 2020, "Optimal Differential Privacy Composition for
-    Exponential Mechanisms"), hence this zCDP (Cesar, Rogers 2021, "Bounding, Concentrating, and Truncating Unbounded
-    Privacy Losses", lemma 3.4).
+    Exponential Mechanisms"), hence this zCDP (Cesar, Rogers 2021, "Bounding, Concentrating, and Truncating: Unifying
+    Privacy Loss Composition for Data Analytics").
     """
     return epsilon**2 / 8

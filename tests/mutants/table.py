@@ -39,6 +39,11 @@ _LAW = "many_numbers_follow_the_exact_mass_function"
 _MANY = "    if codes is not None:\n        sums, keep = _entity_sums(rows, codes, keep, how.entities), None\n"
 _SCALED = "v *= most / np.maximum(norms, most)"
 _CHECKED = "return np.where(squared_norms(q)[:, None] <= how.bound**2, q, 0)"
+_CLIP = f"""        {_SCALED}
+        v = np.clip(np.where(np.isfinite(v), v, 0.0), -how.bound, how.bound)
+    q = v.astype(np.int64)  # toward zero
+    {_CHECKED}
+"""
 _LIMBS = "made[some] = np.where(high > 2**_LIMB, 2**63 - 1, (high << _LIMB) + (low & (2**_LIMB - 1)))"
 _POOL = '__import__("io").BytesIO(os.urandom(2**24))'
 
@@ -50,6 +55,7 @@ RELEASES = [
         _DRAWN,
     ),
     _kernel("forgotten clip", _SCALED, "pass", _CLIPPED),
+    _kernel("forgotten clip, and no check in integers", _CLIP, "    q = v.astype(np.int64)\n    return q\n", _MOVED),
     _kernel(
         "clip without a check in integers", _CHECKED, "return q", "a_contribution_that_is_still_too_long_becomes_zero"
     ),

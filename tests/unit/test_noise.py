@@ -232,6 +232,7 @@ FORKS = """
 """
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("before", "drawn", "workers"),
     [
