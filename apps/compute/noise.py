@@ -4,9 +4,9 @@ A candidate is drawn from a discrete Laplace and kept with a probability exp(-x)
 2020, "The Discrete Gaussian for Differential Privacy", algorithms 1 to 3. Floats decide where they can't be wrong; the
 few candidates that are too close are decided again in integers. Time taken depends on the noise, never on the data.
 
-Random bytes come from the operating system inside each call. OpenDP, which draws a few numbers, seeds a generator once
-a process and knows a fork by its process id alone, which two processes of two namespaces can share: so a process
-whose parent has drawn from it doesn't.
+Random bytes come from the operating system inside each call. OpenDP, which makes the choice of a largest, seeds a
+generator once a process and knows a fork by its process id alone, which two processes of two namespaces can share: so a
+process whose parent has drawn from it doesn't, and no sum's noise comes from it (docs/adr/0010).
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from opendp import domains, measurements, measures, metrics
 from opendp.mod import enable_features
 
-FEW = 2000
-"""As many numbers are drawn by OpenDP: 50 us for each of them."""
 LEAST, MOST = 2.0**-10, 2.0**40
 """Scales for which errors below are bounded and sums fit."""
 BLOCK = 2**16
@@ -53,35 +51,11 @@ os.register_at_fork(after_in_child=_Fork.note)
 def discrete_gaussian(scale: float, size: int) -> NDArray[np.int64]:
     """Independent integers with P(y) in proportion to exp(-y^2 / (2 scale^2)). Returns int64 [size].
 
-    Canonne, Kamath, Steinke 2020, definition 1. Raises ValueError for a scale outside [LEAST, MOST].
+    Canonne, Kamath, Steinke 2020, definition 1; 2.1 candidates of 16 random bytes for each number. Raises ValueError
+    for a scale outside [LEAST, MOST].
     """
     if not LEAST <= scale <= MOST or size < 0:
         raise ValueError(f"scale {scale:g} is not in [2^-10, 2^40], or the size {size} is negative")
-    return by_opendp(scale, size) if size <= FEW and not _Fork.inherited else by_rejection(scale, size)
-
-
-def by_opendp(scale: float, size: int) -> NDArray[np.int64]:
-    """The same law, drawn by OpenDP. Raises RuntimeError in a process whose parent has drawn from it."""
-    _check_own_generator()
-    space = domains.vector_domain(domains.atom_domain(T="i64")), metrics.l2_distance(T="f64")
-    return np.array(measurements.make_gaussian(*space, scale=scale)([0] * size), dtype=np.int64)
-
-
-def noisy_max(scores: Sequence[int], scale: float) -> int:
-    """Index of the largest score after Gumbel(scale) noise on each, by OpenDP. Errors as of `by_opendp`."""
-    _check_own_generator()
-    space = domains.vector_domain(domains.atom_domain(T="i64")), metrics.linf_distance(T="i64")
-    return int(measurements.make_noisy_max(*space, measures.zero_concentrated_divergence(), scale=scale)(list(scores)))
-
-
-def _check_own_generator() -> None:
-    if _Fork.inherited:
-        raise RuntimeError("this process was forked from one that has drawn noise: it could draw the same again")
-    _Fork.drawn = True
-
-
-def by_rejection(scale: float, size: int) -> NDArray[np.int64]:
-    """The same law, many at a time: 2.1 candidates of 16 random bytes for each number. Returns int64 [size]."""
     made = np.empty(size, dtype=np.int64)
     done = 0
     while done < size:
@@ -92,6 +66,22 @@ def by_rejection(scale: float, size: int) -> NDArray[np.int64]:
         made[done : done + len(kept)] = kept
         done += len(kept)
     return made
+
+
+def noisy_max(scores: Sequence[int], scale: float) -> int:
+    """Index of the largest score after Gumbel(scale) noise on each, by OpenDP.
+
+    Raises RuntimeError in a process whose parent has drawn from it.
+    """
+    _check_own_generator()
+    space = domains.vector_domain(domains.atom_domain(T="i64")), metrics.linf_distance(T="i64")
+    return int(measurements.make_noisy_max(*space, measures.zero_concentrated_divergence(), scale=scale)(list(scores)))
+
+
+def _check_own_generator() -> None:
+    if _Fork.inherited:
+        raise RuntimeError("this process was forked from one that has drawn noise: it could draw the same again")
+    _Fork.drawn = True
 
 
 def _kept(place: NDArray[np.uint64], word: NDArray[np.uint64], scale: float) -> NDArray[np.int64]:

@@ -39,7 +39,6 @@ def run() -> bool:
             f"noise for {OUTPUTS:,} outputs, scale 2^{np.log2(scale):.1f}", taken,
             taken <= max(NOISE_SECONDS, NOISE_RATIO * normal), f"{taken / normal:.1f} x normal",
         )  # fmt: skip
-    _line(f"noise for {noise.FEW:,} outputs, by OpenDP", _least(lambda: noise.by_opendp(2.0**31, noise.FEW)), True, "")
     for entities in ENTITIES:
         for coded in (False, True):
             met &= _released(entities, coded)
