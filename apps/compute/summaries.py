@@ -10,7 +10,7 @@ import msgspec
 from apps.compute.chosen import CHOICES, Chosen, axis_of, chosen, positions
 from apps.compute.entries import Entry
 from apps.compute.judging import Fact
-from apps.compute.labels import PUBLIC, ROWS, TAINTED, Label
+from apps.compute.labels import PUBLIC, ROWS, Label
 from apps.compute.messages import State
 from apps.compute.operations import TABLE
 from apps.compute.programs import Program
@@ -248,7 +248,7 @@ def _weight(program: Program, ref: Ref, private: list[Fact], met: Weights, picks
     if summary is None:
         return f"a public weight of {numbers(program.fact(ref).shape)} that was not looked into"
     extents = {fact.shape[fact.label.axis] for fact in private if fact.label.kind == ROWS}
-    free = any(fact.label.kind == TAINTED for fact in private)
+    free = any(fact.label.kind != ROWS for fact in private)
     over = [axis for axis, extent in enumerate(summary.shape) if free or extent in extents]
     if over and summary.beside:
         where = places(summary.beside)

@@ -125,6 +125,19 @@ def samples(n: int, d: int) -> list[Sample]:
     return [sample for sample in found if fits(sample)]
 
 
+def samples_of(op: str) -> list[Sample]:
+    """Calls of one operation: a square table, one row, and as many rows as columns on no axis."""
+    return [sample for n, d in ((3, 3), (1, 3), (2, 4)) for sample in _by_name(n, d).get(op, [])]
+
+
+@cache
+def _by_name(n: int, d: int) -> dict[str, list[Sample]]:
+    found: dict[str, list[Sample]] = {}
+    for sample in samples(n, d):
+        found.setdefault(sample.op, []).append(sample)
+    return found
+
+
 UNARY = """neg abs exp log log1p sqrt rsqrt reciprocal sign floor ceil round sin cos tanh sigmoid relu isnan isfinite
     logical_not clone zeros_like ones_like""".split()
 BINARY = """add.Tensor sub.Tensor mul.Tensor div.Tensor pow.Tensor_Tensor minimum maximum logical_and logical_or

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
-from functools import cache
 
 import pytest
 import torch
@@ -20,21 +19,11 @@ from apps.compute.readers.labels import judge
 from apps.compute.rules.affine import AFFINE
 from apps.compute.targets import TARGETS, bind
 from gridclient.program.graph import Ref
-from tests.factories.operations import EXTENTS, Sample, T, draw, samples
+from tests.factories.operations import Sample, T, draw, samples, samples_of
 from tests.property.test_labels_separability import labellings, same, with_row
 
 TOTAL = Label(AGG, frozenset([Dependence("people", 1, None)]))
-MOST_CASES = 40
-
-
-@cache
-def every() -> dict[str, list[Sample]]:
-    """Samples by operation."""
-    found: dict[str, list[Sample]] = {}
-    for n, d in EXTENTS:
-        for sample in samples(n, d):
-            found.setdefault(sample.op, []).append(sample)
-    return found
+MOST_CASES = 24
 
 
 def totals_in(call: Call) -> frozenset[str]:
@@ -61,7 +50,7 @@ def mixed(values: list[torch.Tensor], others: list[torch.Tensor], labels: list[L
 @pytest.mark.parametrize("op", sorted(AFFINE))
 def test_what_stays_a_total_is_affine_in_the_totals(op: str) -> None:
     source = random.Random(op)
-    cases = [(sample, labels) for sample in every()[op] for labels in ways(sample)]
+    cases = [(sample, labels) for sample in samples_of(op) for labels in ways(sample)]
     met: set[frozenset[str]] = set()
     for sample, labels in source.sample(cases, min(len(cases), MOST_CASES)):
         call = sample.call(labels)
@@ -129,7 +118,7 @@ def _bound(sample: Sample) -> dict[str, object]:
 @pytest.mark.parametrize("op", sorted(KINDS - {COUNT}))
 def test_a_total_is_the_sum_of_what_each_row_adds_and_of_nobody_elses(op: str) -> None:
     source = random.Random(op)
-    cases = [(sample, labels) for sample in every()[op] for labels in labellings(sample)]
+    cases = [(sample, labels) for sample in samples_of(op) for labels in labellings(sample)]
     cases = [(s, labels) for s, labels in cases if judge(s.call(labels)).labels[0].kind == AGG]
     assert len(cases) >= 4, "a total that no sample tries"
     for sample, labels in source.sample(cases, min(len(cases), MOST_CASES)):

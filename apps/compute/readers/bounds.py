@@ -15,7 +15,7 @@ from apps.compute.entries import Entry
 from apps.compute.judging import Fact
 from apps.compute.labels import PUBLIC, ROWS, Shape
 from apps.compute.programs import MAX_LINE, Program
-from apps.compute.readers.intervals import POINTWISE, Given, Interval, cleaned, hull, made, within
+from apps.compute.readers.intervals import POINTWISE, Given, Interval, Pair, cleaned, hull, made, within
 from apps.compute.readers.slices import SLICES
 from apps.compute.readers.torch import TorchReader
 from apps.compute.targets import DTYPES, TARGETS, called
@@ -115,32 +115,35 @@ class Bounds:
             used.append(self._known[given])
             return used[-1].interval
 
-        found = _ruled(entry, {name: value(each) for name, each in entry.bound().items()}, shape, axis, output)
-        found = _held(found, fact.dtype)
+        args = {name: value(each) for name, each in entry.bound().items()}
+        found = ruled(entry.op, args, shape, axis, output, fact.dtype)
         if found.finite():
             return _Known(found, None)
         return _Known(found, next((known.lost for known in used if known.lost is not None), number))
 
 
-def _ruled(entry: Entry, args: dict[str, Any], shape: Shape, axis: int, output: int) -> Interval:
-    target = TARGETS[entry.op]
+def ruled(op: str, args: dict[str, Any], shape: Shape, axis: int, output: int, dtype: str) -> Interval:
+    """What a rule gives for one output. `args` by the schema's names, as `Given` has them; no rule: no bounds."""
+    target = TARGETS[op]
 
     def call(changed: dict[str, Any]) -> list[torch.Tensor]:
         return called(target, changed, lambda given: given)
 
-    rule = RULES.get(entry.op, within(-inf, inf))
-    found = rule(Given(entry.op, args, shape, axis, output, target.call, call))
-    if not isinstance(found, Interval):
-        found = Interval(*found, inf)
-    low, high = (end.to(torch.float64).expand(shape) for end in found.pair)
-    return Interval(low, high, found.norm)
+    rule = RULES.get(op, within(-inf, inf))
+    found = rule(Given(op, args, shape, axis, output, target.call, call))
+    low, high, norm = found if isinstance(found, Interval) else (*found, inf)
+    low, high = (end.to(torch.float64).expand(shape) for end in (low, high))
+    return _held(Interval(low, high, norm), dtype)
 
 
 def _held(found: Interval, dtype: str) -> Interval:
-    """What a dtype makes of it: truth values are 0 or 1, and narrow integers wrap."""
+    """What a dtype makes of it: truth values are 0 or 1, narrow integers wrap, narrow floats end."""
     low, high = cleaned(found.pair)
     norm = found.norm
-    if not DTYPES[dtype].is_floating_point:
+    if DTYPES[dtype].is_floating_point:
+        most = torch.finfo(DTYPES[dtype]).max
+        low, high = torch.where(low < -most, -inf, low), torch.where(high > most, inf, high)
+    else:
         least, greatest = _range(dtype)
         inside = (low >= least) & (high <= greatest)
         norm = norm if inside.all() else inf
@@ -163,7 +166,7 @@ def _slice(fact: Fact) -> Shape:
     return tuple(1 if place == fact.label.axis else extent for place, extent in enumerate(fact.shape))
 
 
-def _declared(program: Program, entry: Entry, fact: Fact, shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+def _declared(program: Program, entry: Entry, fact: Fact, shape: Shape) -> Pair:
     """What is declared of an asset or of columns of it; null records are 0."""
     if entry.op == ASSET:
         spec, _ = program.judge.asset(entry.node)
@@ -180,11 +183,13 @@ def _declared(program: Program, entry: Entry, fact: Fact, shape: Shape) -> tuple
 
 def _ends(pairs: list[tuple[float, float] | None], dtype: str, shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
     nothing = _range(dtype) if dtype in NARROW else (-inf, inf)
-    ends = torch.tensor([nothing if pair is None else pair for pair in pairs], dtype=torch.float64).reshape(-1, 2)
-    return tuple(ends[:, end].expand(shape) if prod(shape) else torch.zeros(shape).double() for end in (0, 1))  # type: ignore[return-value]
+    if not prod(shape):
+        return torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+    ends = torch.tensor([nothing if pair is None else pair for pair in pairs], dtype=torch.float64)
+    return ends[:, 0].expand(shape), ends[:, 1].expand(shape)
 
 
-def _hulled(spec: AssetSpec, pair: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def _hulled(spec: AssetSpec, pair: Pair) -> Pair:
     zero = torch.zeros((), dtype=torch.float64)
     return hull(pair, (zero, zero)) if spec.presence else pair
 

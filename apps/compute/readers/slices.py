@@ -77,6 +77,8 @@ def _indexed(given: Given) -> Interval | Pair:
 
 def _looked_up(given: Given, table: torch.Tensor, dim: int) -> Pair:
     """Some row of a public table, or 0."""
+    if not table.shape[dim]:
+        return within(0, 0)(given)
     low, high = table.amin(dim, keepdim=True).clamp(max=0), table.amax(dim, keepdim=True).clamp(min=0)
     return low.expand(given.shape), high.expand(given.shape)
 
@@ -198,6 +200,8 @@ def _matrix(left: str, right: str, *, added: bool = False, batched: bool = False
         if added:
             alpha, beta = (torch.tensor(float(given.args[name]), dtype=torch.float64) for name in ("alpha", "beta"))
             low, high = product((low, high), (alpha, alpha))
+            if low.shape[given.axis] != 1:  # both factors are public
+                low, high = low.amin(given.axis, keepdim=True), high.amax(given.axis, keepdim=True)
             more = product(given.interval("self").pair, (beta, beta))
             low, high = cleaned((low + more[0], high + more[1]))
         return low, high
