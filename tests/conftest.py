@@ -62,6 +62,7 @@ COMPUTES = {
 """Files whose server computes: which database it has makes no difference to what they ask."""
 OWN = {
     "test_processes.py", "test_backup.py", "test_backup_making.py", "test_backup_postgres.py", "test_doctor.py",
+    "test_ledger_faults.py",
 }  # fmt: skip
 """Files that say themselves which database they are about, in every run."""
 

@@ -16,7 +16,7 @@ from apps.audit.models import AuditEvent, AuditHead
 from apps.audit.verbs import Verb
 from apps.core import clock, keys
 from apps.core.canonical import canonical
-from apps.core.prepared import execute
+from apps.core.prepared import execute, execute_together
 from gridclient.wire.errors import InternalError
 
 logger = logging.getLogger(__name__)
@@ -132,9 +132,9 @@ def record(verb: Verb, *, by: Actor | None, target: str = "", at: datetime | Non
         event.hash,
         event.signature,
     )
-    execute(_ADD_EVENT, stored)
-    execute(_ADD_TEXT, (event.seq, salt, body))
-    execute(_STEP_HEAD, (event.seq, event.hash))
+    execute_together(
+        [(_ADD_EVENT, stored), (_ADD_TEXT, (event.seq, salt, body)), (_STEP_HEAD, (event.seq, event.hash))]
+    )
     event._state.adding = False
     _publish_on_commit(_Publish(outside.Head(event.seq, event.hash, event.signature), (last, previous)))
     return event

@@ -168,7 +168,7 @@ def confirm_epoch(proposal: EpochProposal, *, by: User, now: datetime | None = N
     )  # fmt: skip
     if why:
         head = LedgerHead.objects.get()
-        transaction.on_commit(lambda: outside.FILE.anchor(outside.signed(head.seq, head.hash)))
+        transaction.on_commit(lambda: outside.anchor(head.seq, head.hash))
     return domain
 
 

@@ -28,23 +28,23 @@ from apps.budgets.pricing import Payer, Price, Question, text_of
 from apps.budgets.states import State
 from apps.core import clock
 from apps.core.canonical import canonical
-from apps.core.prepared import execute, insert_if_new, places
+from apps.core.prepared import execute, execute_together, insert_if_new, insertion, places
 from gridclient.wire.errors import BudgetExhaustedError, ConflictError, InternalError, InvalidInputError
 
 MAX_KEY = 64
 _uuid: Any = UUIDField()
 
 # By hand: these statements are on the path of every private answer, and keep the pots from all others meanwhile.
-_LOCK_POTS = (
-    "SELECT p.id, p.cap, p.spent, p.per_year, p.epsilon_nano, d.frozen, l.dataset_id"
-    " FROM budgets_placement l JOIN budgets_domain d ON d.id = l.domain_id"
+_LOCK = (
+    "SELECT h.seq, h.hash, r.id, r.digest, d.frozen, p.id, p.cap, p.spent, p.per_year, p.epsilon_nano"
+    " FROM budgets_ledgerhead h"
+    " JOIN budgets_placement l ON l.dataset_id IN {} JOIN budgets_domain d ON d.id = l.domain_id"
     " JOIN budgets_pot p ON p.domain_id = d.id AND p.epoch = d.epoch AND p.block = l.block AND p.kind = 'queries'"
-    " WHERE l.dataset_id IN {} ORDER BY p.id"
+    " LEFT JOIN budgets_release r ON r.user_id = %s AND r.key = %s"
+    " ORDER BY p.id"
 )
 # Whatever the server does elsewhere: a charge that a power cut takes back would be spent twice.
 _WAIT_FOR_DISK = "SET LOCAL synchronous_commit TO on"
-_LOCK_HEAD = "SELECT seq, hash FROM budgets_ledgerhead WHERE id = 1"
-_EARLIER = "SELECT id, digest FROM budgets_release WHERE user_id = %s AND key = %s"
 _USED = "SELECT used FROM budgets_allowance WHERE pot_id = %s AND payer = %s AND period = %s"
 _USE = (
     "INSERT INTO budgets_allowance (pot_id, payer, period, used) VALUES (%s, %s, %s, %s)"
@@ -82,14 +82,14 @@ def charge(user: User, question: Question, price: Price, *, key: str, now: datet
     lease.hold()
     # First, as everywhere: the log's head is locked at the end of every change, and no two orders may meet.
     lock_log()
-    pots = _lock_pots({UUID(dataset) for dataset, _ in question.versions}, now)
-    seq, previous = _lock_head()
-    earlier = execute(_EARLIER, (_adapted(user.pk), key)).fetchone()
+    rows = _lock({UUID(dataset) for dataset, _ in question.versions}, user, key)
+    seq, previous, earlier, digest, *_ = rows[0]
     if earlier is not None:
-        if earlier[1] != price.digest:
+        if digest != price.digest:
             raise ConflictError("This key was used for another question: use a new one.")
-        return Release.objects.get(pk=earlier[0])
+        return Release.objects.get(pk=earlier)
     outside.check(seq, previous)
+    pots = _pots(rows, now)
     if list(pots) != [pot for pot, _ in price.charges]:
         raise ConflictError("The budget has changed since this was priced: ask again.")
     paid = _paid(pots, price, now)
@@ -102,35 +102,35 @@ def _fits(question: Question, price: Price) -> bool:
     return price.sigmas == sigmas and price.text == text_of(question, sigmas, price.epsilon)
 
 
-def _lock_pots(datasets: set[UUID], now: datetime) -> dict[int, _Pot]:
-    """The pots of these datasets, by id, locked in this order. A dataset that is nowhere yet is in the default domain.
+def _lock(datasets: set[UUID], user: User, key: str) -> list[Any]:
+    """The ledger's head, what this user asked with this key, and the pots of these datasets, locked in their order.
 
-    Raises ConflictError where one of them is frozen.
+    A dataset that is nowhere yet is in the default domain, from now on.
     """
-    adapted = [_adapted(each) for each in datasets]
-    sql = _LOCK_POTS.format(places(datasets))
+    sql = _LOCK.format(places(datasets))
     if connection.features.has_select_for_update:
-        sql = f"{_WAIT_FOR_DISK}; {sql} FOR UPDATE OF p, d"
-    rows = execute(sql, adapted).fetchall()
+        sql = f"{_WAIT_FOR_DISK}; {sql} FOR UPDATE OF h, p, d"
+    values = [*map(_adapted, datasets), _adapted(user.pk), key]
+    rows: list[Any] = execute(sql, values).fetchall()
     if len(rows) < len(datasets):
         default = Domain.objects.get(slug=DEFAULT)
         for dataset in datasets:
             insert_if_new(Placement(dataset_id=dataset, domain=default))
-        rows = execute(sql, adapted).fetchall()
+        rows = execute(sql, values).fetchall()
+        if not rows:
+            raise InternalError("The ledger lost its head: nothing can be charged. Run `manage.py verify_ledger`.")
+    return rows
+
+
+def _pots(rows: list[Any], now: datetime) -> dict[int, _Pot]:
+    """The pots, by id. Raises ConflictError where one of them is frozen."""
     pots: dict[int, _Pot] = {}
-    for pk, cap, spent, per_year, epsilon, frozen, _ in rows:
+    for _, _, _, _, frozen, pk, cap, spent, per_year, epsilon in rows:
         if frozen:
             raise outside.frozen_error(frozen)
         available = cap if per_year is None else Pot.objects.get(pk=pk).available(now)
         pots[pk] = _Pot(pk, cap, max(0, available - spent), epsilon)
     return pots
-
-
-def _lock_head() -> tuple[int, str]:
-    row = execute(_LOCK_HEAD + (" FOR UPDATE" if connection.features.has_select_for_update else ""), ()).fetchone()
-    if row is None:
-        raise InternalError("The ledger lost its head: nothing can be charged. Run `manage.py verify_ledger`.")
-    return row[0], row[1]
 
 
 def _paid(pots: dict[int, _Pot], price: Price, now: datetime) -> list[tuple[int, str, str, int]]:
@@ -188,14 +188,15 @@ def _write(
         epsilon=price.epsilon,
         ledger=[seq, release.hash],
     ).seq
-    for pot, payer, period, amount in paid:
-        execute(_USE, (pot, payer, period, amount))
-    if not insert_if_new(release):
-        raise InternalError("The ledger's head row is not the end of its chain. Run `manage.py verify_ledger`.")
-    for pot, amount in price.charges:
-        execute(_SPEND, (amount, pot))
-        execute(_CHARGE, (_adapted(release.id), pot, amount))
-    execute(_STEP_HEAD, (seq, release.hash))
+    execute_together(
+        [
+            *((_USE, each) for each in paid),
+            insertion(release),
+            *((_SPEND, (amount, pot)) for pot, amount in price.charges),
+            *((_CHARGE, (_adapted(release.id), pot, amount)) for pot, amount in price.charges),
+            (_STEP_HEAD, (seq, release.hash)),
+        ]
+    )
     release._state.adding = False
     # Robust: what was committed is not reported as failed because a disk is full; `delivered` looks again.
     transaction.on_commit(partial(outside.publish, seq, release.hash, since=(seq - 1, previous)), robust=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from django.db import connection, transaction
 
-from apps.audit.actions import record
+from apps.audit.actions import lock_log, record
 from apps.audit.verbs import Verb
 from apps.budgets.chain import DOMAIN, GENESIS
 from apps.budgets.models import Domain, LedgerHead, Release
@@ -86,6 +86,12 @@ def make_durable(seq: int, value: str) -> None:
     _on_disk[path] = seq
 
 
+def anchor(seq: int, value: str) -> None:
+    """Set the outside head to this release, wherever it was: for a new epoch, whose event says what was lost."""
+    FILE.anchor(signed(seq, value))
+    _on_disk[FILE.path()] = seq
+
+
 @cache
 def _alarm(kept: Head) -> None:
     """Cached: once a process for each outside head."""
@@ -95,6 +101,7 @@ def _alarm(kept: Head) -> None:
 @transaction.atomic
 def freeze(why: str) -> None:
     """Freeze every domain that isn't frozen: which of them the lost releases were from, nobody knows."""
+    lock_log()  # first, as everywhere
     for domain in Domain.objects.select_for_update().filter(frozen=""):
         domain.frozen = why[:300]
         domain.save(update_fields=["frozen"])

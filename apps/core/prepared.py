@@ -32,6 +32,18 @@ def execute(sql: str, parameters: Sequence[Any], *, using: str = DEFAULT_DB_ALIA
         return cursor
 
 
+def execute_together(statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
+    """Run statements one after the other whose results nobody reads: in one call, where the driver can do that.
+
+    While a row is locked that everybody waits for, each way to the server and back is everybody's.
+    """
+    if connections[DEFAULT_DB_ALIAS].vendor == "sqlite":
+        for sql, parameters in statements:
+            execute(sql, parameters)
+    else:
+        execute("; ".join(sql for sql, _ in statements), [value for _, given in statements for value in given])
+
+
 def places(values: Sized) -> str:
     """As many `%s` in brackets, for `IN`."""
     return f"({', '.join(['%s'] * len(values))})"
@@ -39,19 +51,23 @@ def places(values: Sized) -> str:
 
 def insert_if_new(row: Model) -> bool:
     """Insert the row. False where one with the same unique values was there, which stays as it is."""
+    sql, values = insertion(row)
+    return bool(execute(f"{sql} ON CONFLICT DO NOTHING", values).rowcount)
+
+
+def insertion(row: Model) -> tuple[str, list[Any]]:
+    """The statement that inserts the row, and its parameters."""
     database, table = connections[DEFAULT_DB_ALIAS], row._meta
     fields = [field for field in table.concrete_fields if field is not table.auto_field]
     sql = _insertion(table.db_table, tuple(field.column for field in fields))
-    return bool(
-        execute(sql, [field.get_db_prep_save(field.pre_save(row, True), database) for field in fields]).rowcount
-    )
+    return sql, [field.get_db_prep_save(field.pre_save(row, True), database) for field in fields]
 
 
 @cache
 def _insertion(table: str, columns: tuple[str, ...]) -> str:
     named, given = ", ".join(f'"{column}"' for column in columns), ", ".join(["%s"] * len(columns))
     # Names of tables and columns come from models.
-    return f'INSERT INTO "{table}" ({named}) VALUES ({given}) ON CONFLICT DO NOTHING'  # noqa: S608
+    return f'INSERT INTO "{table}" ({named}) VALUES ({given})'  # noqa: S608
 
 
 @cache
