@@ -23,6 +23,7 @@ class Verb(StrEnum):
     GRANT_GIVEN = "grant_given"
     GRANT_REVOKED = "grant_revoked"
     VALUE_RELEASED = "value_released"
+    AGGREGATE_WITHHELD = "aggregate_withheld"
     REQUEST_SUBMITTED = "request_submitted"
     REQUEST_APPROVED = "request_approved"
     REQUEST_DENIED = "request_denied"

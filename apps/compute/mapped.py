@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import torch
 
 from apps.compute.targets import DTYPES
-from apps.datasets.assets import PRESENCE, TABLE, TABLE_PRESENCE, VALUES, AssetSpec
+from apps.datasets.assets import ENTITIES, PRESENCE, TABLE, TABLE_PRESENCE, VALUES, AssetSpec
 from gridclient.wire.errors import InternalError
 from gridclient.wire.messages import Column
 
@@ -127,6 +127,13 @@ def presence(spec: AssetSpec) -> torch.Tensor:
     if spec.kind == TABLE:
         return _own(_column(_arrow(spec.path()), TABLE_PRESENCE))
     return safetensor(spec.path(), PRESENCE) != 0
+
+
+def entities(spec: AssetSpec) -> np.ndarray[Any, Any]:
+    """The HMAC of each row's identifier, where they are declared: uint8 [n, 32]."""
+    stored = _arrow(spec.path(ENTITIES)).column(0).combine_chunks()
+    width = stored.type.byte_width
+    return np.frombuffer(stored.buffers()[1], np.uint8).reshape(-1, width)[stored.offset : stored.offset + len(stored)]
 
 
 def _own(column: np.ndarray[Any, Any]) -> torch.Tensor:
