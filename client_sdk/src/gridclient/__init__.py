@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gridclient import settings
     from gridclient.admin import AuditReport
+    from gridclient.aggregates import aggregate
     from gridclient.calendar import date_of, days
     from gridclient.datasets import Dataset
     from gridclient.hook import TorchHook
@@ -55,6 +56,7 @@ _HOMES = {
     "publish": ("PrivateTable", "PrivateTensor", "private_table", "private_tensor"),
     "recorder": ("Pointer",),
     "tables": ("MockTable", "TablePointer"),
+    "aggregates": ("aggregate",),
     "calendar": ("date_of", "days"),
     "plans": ("Plan", "StoredPlan", "plan"),
     "requests": ("DataRequest",),
@@ -116,6 +118,7 @@ __all__ = [
     "TablePointer",
     "TorchHook",
     "VersionMismatchError",
+    "aggregate",
     "connect",
     "connect_network",
     "date_of",
