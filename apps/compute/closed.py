@@ -42,43 +42,16 @@ def numbers(spec: AssetSpec, answer: Closed) -> torch.Tensor:
     A column without an axis of its own has none here either: that is for the caller's shape to say.
     """
     table = _Table(spec, answer)
-    made = np.array([_numbers(answer, *table.part(rows)) for _, rows in table.groups()])
+    made = np.array([_numbers(answer, *table.part(rows)) for rows in table.groups()])
     counts = answer.kind in (COUNT, HISTOGRAM)
     return torch.from_numpy(made.astype(np.int64 if counts else np.float64))
 
 
-def cells(spec: AssetSpec, answer: Closed) -> Iterator[Cell]:
-    """Every number of the answer, as its people make it."""
-    table = _Table(spec, answer)
-    for _, rows in table.groups():
-        yield from _cells(answer, table, rows)
-
-
-def crowds_of(spec: AssetSpec, answer: Closed, data: str) -> Crowds:
-    """The people behind every cell. `data`: digest of the version's values."""
-    table = _Table(spec, answer)
-    hashes = whole_rows(spec)
-    by_column = {name: crowds.row_hashes(column[:, None]) for name, column in table.named(answer).items()}
-
-    def crowd(rows: Mask) -> Crowd:
-        codes = table.people.codes[rows]
-        prints: dict[str, Numbers] = {crowds.WHOLE_ROW: crowds.printed(hashes[rows])}
-        for name, column in by_column.items():
-            if crowds.telling(column[rows]):
-                prints[name] = crowds.printed(column[rows])
-        return Crowd(crowds.people(codes, table.people.identifiers), prints)
-
-    namespace = spec.sequence if table.people.identifiers is None else crowds.DECLARED
-    found = [crowd(part) for _, rows in table.groups() for part in _parts(answer, table, rows)]
-    if answer.kind == COUNT and not answer.by and spec.rows_public and not spec.presence:
-        found = []  # what everybody sees from the shape tells of nobody
-    return Crowds(spec.dataset, spec.version, data, namespace, spec.max_rows_per_entity, found)
-
-
 def examine(spec: AssetSpec, question: Examine) -> tuple[list[str], bytes]:
     """The names of the checks that an answer fails, sorted, and its crowds, encoded. Every check is computed."""
-    found = set(checks.failed(cells(spec, question.closed), question.least))
-    behind = crowds_of(spec, question.closed, question.data)
+    table = _Table(spec, question.closed)
+    found = set(checks.failed(_cells_of(question.closed, table), question.least))
+    behind = _crowds_of(question.closed, table, question.data)
     beside = [
         crowds.compatible(behind, crowds.decode(Path(known).read_bytes()), question.least.k) for known in question.known
     ]
@@ -87,7 +60,7 @@ def examine(spec: AssetSpec, question: Examine) -> tuple[list[str], bytes]:
     return sorted(found), crowds.encode(behind)
 
 
-def whole_rows(spec: AssetSpec) -> crowds.Hashes:
+def _whole_rows(spec: AssetSpec) -> crowds.Hashes:
     """A hash of each row, of all that the version has of it: uint64 [n]. A wide tensor is read block by block."""
     if spec.kind == TABLE:
         return crowds.row_hashes(_columns(spec, [column.name for column in spec.columns]))
@@ -111,14 +84,14 @@ class _Table:
         self.bins = _bins(self.left[:, 0], _declared(spec, answer.columns[0])) if answer.kind == HISTOGRAM else None
         self.by = None if not answer.by else _bins(_columns(spec, [answer.by])[:, 0], _declared(spec, answer.by))
 
-    def groups(self) -> Iterator[tuple[int, Mask]]:
+    def groups(self) -> Iterator[Mask]:
         """The partition's groups in declared order, or all rows as one; padding and null records in none."""
         if self.by is None:
-            yield 0, self.records
+            yield self.records
             return
         codes, count = self.by
         for group in range(count):
-            yield group, self.records & (codes == group)
+            yield self.records & (codes == group)
 
     def named(self, answer: Closed) -> dict[str, Floats]:
         """The columns [n] by name."""
@@ -146,6 +119,30 @@ def _numbers(answer: Closed, left: Floats, right: Floats, bins: tuple[Codes, int
                 return ((left - left.sum(0) / np.float64(n)) ** 2).sum(0) / np.float64(n - 1)
             case _:
                 return left.T @ right
+
+
+def _cells_of(answer: Closed, table: _Table) -> Iterator[Cell]:
+    for rows in table.groups():
+        yield from _cells(answer, table, rows)
+
+
+def _crowds_of(answer: Closed, table: _Table, data: str) -> Crowds:
+    spec, hashes = table.spec, _whole_rows(table.spec)
+    by_column = {name: crowds.row_hashes(column[:, None]) for name, column in table.named(answer).items()}
+
+    def crowd(rows: Mask) -> Crowd:
+        codes = table.people.codes[rows]
+        prints: dict[str, Numbers] = {crowds.WHOLE_ROW: crowds.printed(hashes[rows])}
+        for name, column in by_column.items():
+            if crowds.telling(column[rows]):
+                prints[name] = crowds.printed(column[rows])
+        return Crowd(crowds.people(codes, table.people.identifiers), prints)
+
+    namespace = spec.sequence if table.people.identifiers is None else crowds.DECLARED
+    found = [crowd(part) for rows in table.groups() for part in _parts(answer, table, rows)]
+    if answer.kind == COUNT and not answer.by and spec.rows_public and not spec.presence:
+        found = []  # what everybody sees from the shape tells of nobody
+    return Crowds(spec.dataset, spec.version, data, namespace, spec.max_rows_per_entity, found)
 
 
 def _cells(answer: Closed, table: _Table, rows: Mask) -> Iterator[Cell]:
