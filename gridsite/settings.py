@@ -72,7 +72,20 @@ GRID_MAX_REQUEST_BYTES = env.int(
     low=1,
     help="Most bytes of programs and constants that one account's open requests may hold.",
 )
-GRID_K = env.int("GRID_K", 10, low=2, help="Least number of entities behind an exact aggregate.")
+GRID_K = env.int(
+    "GRID_K", 10, low=2, help="Least number of entities behind each number of an exact aggregate, and between two."
+)
+GRID_P_PERCENT = env.int(
+    "GRID_P_PERCENT",
+    10,
+    high=100,
+    help="Of what the largest contributor brings to an exact sum, at least so many percent come from all but the two "
+    "largest.",
+)
+GRID_DOMINANCE = env.int(
+    "GRID_DOMINANCE", 90, low=1, high=100, help="The two largest contributors bring less percent of an exact sum."
+)
+GRID_FREEDOM = env.int("GRID_FREEDOM", 10, low=1, help="Least degrees of freedom of an exact variance or product.")
 
 # --- Django -----------------------------------------------------------------------------------------------------
 # Empty without the variable: Django then refuses at the first use, so no deployment can run on a default.

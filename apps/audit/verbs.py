@@ -31,6 +31,7 @@ class Verb(StrEnum):
     POT_SET = "pot_set"
     EPOCH_PROPOSED = "epoch_proposed"
     EPOCH_OPENED = "epoch_opened"
+    AGGREGATE_WITHHELD = "aggregate_withheld"
     REQUEST_SUBMITTED = "request_submitted"
     REQUEST_APPROVED = "request_approved"
     REQUEST_DENIED = "request_denied"

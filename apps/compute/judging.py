@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from apps.compute import mapped
+from apps.compute import aggregates, mapped
 from apps.compute.constants import Constants
 from apps.compute.labels import NOTHING, PUBLIC, Call, Label, Operand, Shape, asset_label
 from apps.compute.messages import Limits
@@ -20,11 +20,11 @@ from apps.compute.targets import TARGETS, bind
 from apps.compute.training import MAX_ID, MAX_NAME, checked_name
 from apps.datasets.assets import MOCK, AssetSpec
 from apps.datasets.assets import TABLE as TABLE_KIND
-from gridclient.program.graph import ASSET, CONSTANT, PARAMETER, Node, Ref
+from gridclient.program.graph import AGGREGATE, ASSET, CONSTANT, PARAMETER, Node, Ref
 from gridclient.wire.errors import InvalidInputError, LimitExceededError, NotFoundError, OperationNotAllowedError
 
 MEMO = 20_000
-COMPOSED = frozenset({"grid::column", "grid::columns", "grid::count", PARAMETER})
+COMPOSED = frozenset({"grid::column", "grid::columns", "grid::count", AGGREGATE, PARAMETER})
 """Operations whose outputs follow from metadata alone."""
 CHOSEN = {"aten::index_select": "index", "aten::index.Tensor": "indices"}
 """Operations that choose rows by position, and the argument that says which."""
@@ -245,6 +245,8 @@ class Judge:
             if not operands[0].shape:
                 raise InvalidInputError("grid::count needs a value with rows.", operation=node.op)
             return [((), "int64")]
+        if node.op == AGGREGATE:
+            return [aggregates.shape(bound, tables, self.spec)]
         if not tables:
             raise InvalidInputError("Only a table has columns by name.", operation=node.op)
         known = {column.name: column for column in tables[0].columns}

@@ -16,6 +16,8 @@ import msgspec
 from apps.compute.messages import Closed, Input
 
 PUBLIC, ROWS, AGG, TAINTED = "public", "rows", "agg", "tainted"
+MOST_NUMBERS = 256
+"""Columns of one member of the closed set, or products of them: all are compared with all of earlier answers."""
 
 Shape = tuple[int, ...]
 
@@ -33,15 +35,17 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A member of the closed set: "count", "sum" or "mean" of `columns` over all rows of a version."""
+    """A member of the closed set (see `messages.Closed`) over all rows of a version, or over each group of `by`."""
 
     kind: str
     dataset: str
     version: int
     columns: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    by: str = ""
 
     def message(self) -> Closed:
-        return Closed(self.kind, self.dataset, self.version, list(self.columns))
+        return Closed(self.kind, self.dataset, self.version, list(self.columns), list(self.others), self.by)
 
 
 class Dependence(NamedTuple):
@@ -66,7 +70,8 @@ class Columns(msgspec.Struct, frozen=True):
 
 
 class Label(msgspec.Struct, frozen=True):
-    """One value's label. `axis`, `rows`, `source` and `mask` belong to ROWS, `closed` to AGG.
+    """One value's label. `axis`, `rows`, `source` and `mask` belong to ROWS; `closed` to AGG, and to TAINTED where the
+    closed set has what is no sum over rows.
 
     `rows` identifies the sequence of rows: two values pair by position only where it is equal. `mask` names the
     versions whose presence flags say which rows are records; contributions of the others are 0 after every map.
@@ -148,6 +153,29 @@ def narrowed_to(label: Label, version: tuple[str, int], columns: Iterable[str]) 
 def tainted(call: Call) -> Label:
     """Depends on all its operands, in a way that no rule names."""
     return Label(TAINTED, inputs_of(call.operands))
+
+
+def tainted_answer(call: Call, closed: Answer | None) -> Label:
+    """TAINTED, and a member of the closed set."""
+    return Label(TAINTED, inputs_of(call.operands), closed=closed)
+
+
+def answer(
+    kind: str, source: Source | None, *, others: Source | None = None, by: Source | None = None
+) -> Answer | None:
+    """The member of the closed set that is made of these columns; None where there is none.
+
+    `others` and `by` are of the same rows: that is the caller's to know.
+    """
+    if source is None or len(source.columns) * (len(others.columns) if others else 1) > MOST_NUMBERS:
+        return None
+    second = others.columns if others else ()
+    if others is not None and (others.dataset, others.version) != (source.dataset, source.version):
+        return None
+    if by is not None and (by.dataset, by.version) != (source.dataset, source.version):
+        return None
+    columns = () if kind == "count" else source.columns
+    return Answer(kind, source.dataset, source.version, columns, second, by.columns[0] if by else "")
 
 
 def total(call: Call, closed: Answer | None = None) -> Label:

@@ -23,6 +23,15 @@ class Message(msgspec.Struct, array_like=True, frozen=True):
     """Base of all messages."""
 
 
+class Thresholds(Message, frozen=True):
+    """What an exact aggregate must keep to. `k`: people; `p`, `dominance`: shares; `freedom`: degrees of freedom."""
+
+    k: int
+    p: float
+    dominance: float
+    freedom: int
+
+
 class Limits(Message, frozen=True):
     """Caps of one session. Bytes, floating point operations, seconds."""
 
@@ -137,6 +146,36 @@ class Load(Message, tag="load", frozen=True):
     constants: str  # path of the safetensors file; "" where the program has none
 
 
+class Closed(Message, frozen=True):
+    """A member of the closed set over all rows of a version, or over each group of the partition `by`.
+
+    `kind`: "count", "sum", "mean", "variance", "histogram" or "product" of declared columns; `others`: the second
+    factor of a product.
+    """
+
+    kind: str
+    dataset: str
+    version: int
+    columns: list[str]
+    others: list[str] = []
+    by: str = ""
+
+
+class Examine(Message, tag="examine", frozen=True):
+    """May an exact aggregate be known beside the earlier ones? Answered by `Examined`.
+
+    `least`: what it must keep to. `data`: the digest of the version's values. `known`: files of the crowds behind
+    earlier answers. Those behind this one are written to `path`.
+    """
+
+    ask: int
+    closed: Closed
+    least: Thresholds
+    data: str
+    known: list[str]
+    path: str
+
+
 class Ingest(Message, tag="ingest", frozen=True):
     """Check an upload and write the files of a dataset version into the folder `out`. Answered by `Ingested`."""
 
@@ -157,15 +196,6 @@ class Input(Message, frozen=True):
     dataset: str
     version: int
     columns: list[str] | None = None
-
-
-class Closed(Message, frozen=True):
-    """A member of the closed set: `kind` ("count", "sum", "mean") of declared columns over all rows of a version."""
-
-    kind: str
-    dataset: str
-    version: int
-    columns: list[str]
 
 
 class Proposal(Message, tag="proposal", frozen=True):
@@ -227,6 +257,14 @@ class Value(Message, tag="value", frozen=True):
     kind: str
 
 
+class Examined(Message, tag="examined", frozen=True):
+    """`failed`: the names of the checks that failed. `crowds`: sha256 of what was written."""
+
+    ask: int
+    failed: list[str]
+    crowds: str
+
+
 class Exported(Message, tag="exported", frozen=True):
     """`program` as `encode_program` writes it, node ids from 0; `constants` is the path written, "" without any."""
 
@@ -265,9 +303,9 @@ class Failed(Message, tag="failed", frozen=True):
         return from_code(self.code, self.message, {**self.details, "line": self.line} if self.line else self.details)
 
 
-Order = Bind | PutConstant | PutPlan | Append | Forget | Propose | Evaluate | Weigh | Draw | Export | Load | Ingest
-Question = Propose | Evaluate | Weigh | Draw | Export | Load | Ingest
-Reply = Proposal | Value | Weighed | Exported | Loaded | Ingested | Failed
+Question = Propose | Evaluate | Examine | Weigh | Draw | Export | Load | Ingest
+Order = Bind | PutConstant | PutPlan | Append | Forget | Question
+Reply = Proposal | Value | Examined | Weighed | Exported | Loaded | Ingested | Failed
 
 
 def asked(question: Question) -> list[Ref]:

@@ -25,11 +25,49 @@ class StoredAnswer(models.Model):
     dtype = models.CharField(max_length=16)
     shape = models.JSONField()
     data = models.BinaryField()
+    # The digest of the people behind it; "" where it was kept before these were compared: it must be examined yet.
+    crowds = models.CharField(max_length=64, blank=True, default="", editable=False)
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         verbose_name = "released aggregate"
         ordering = ["-created"]
+
+    def __str__(self) -> str:
+        return self.question
+
+
+class Disclosure(models.Model):
+    """An exact answer that left this node outside any privacy budget: what, to whom, by which right. Never removed.
+
+    One row for each account, route and question about a dataset version; it outlives the dataset. `crowds` is the
+    digest of the sets of people behind it, kept as a file for the comparison with later answers; "" where the route
+    gives more than sets of people could tell ("read", "train").
+    """
+
+    key = models.CharField(max_length=64, unique=True, editable=False)
+    dataset = models.UUIDField(editable=False)
+    dataset_slug = models.CharField(max_length=80, editable=False)
+    version = models.PositiveIntegerField()
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    route = models.CharField(max_length=16)
+    question = models.CharField(max_length=400)
+    columns = models.JSONField(null=True)
+    program_hash = models.CharField(max_length=64)
+    crowds = models.CharField(max_length=64, blank=True, editable=False)
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created", "-id"]
+        indexes = [models.Index(fields=["dataset", "-created"], name="disclosure_of_dataset")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(route__in=["aggregate", "approved", "train", "read"]), name="disclosure_route_known"
+            ),
+            models.CheckConstraint(
+                condition=~Q(crowds="") | ~Q(route="aggregate"), name="disclosure_of_an_aggregate_has_crowds"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.question

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
 
@@ -31,7 +30,9 @@ from apps.audit.verbs import Verb
 from apps.budgets import ledger
 from apps.budgets.models import Release
 from apps.budgets.states import State as Stage
-from apps.compute import spending
+from apps.compute import disclosures, spending
+from apps.compute.disclosures import Examination
+from apps.compute.messages import Closed as Told
 from apps.compute.messages import Draw, Evaluate, Proposal, State, Value, Weighed
 from apps.compute.models import StoredAnswer
 from apps.compute.spending import Wanted
@@ -41,10 +42,17 @@ from apps.core.canonical import digest
 from apps.core.clock import now
 from apps.core.database import in_database
 from apps.core.prepared import Prepared, insert_if_new
-from apps.permissions.policies import Ask, Closed, decide
+from apps.permissions.policies import Ask, Closed, Decision, decide
 from apps.permissions.policies import Input as AskInput
 from gridclient.program.graph import Ref
-from gridclient.wire.errors import AuthenticationError, ConflictError, GridError, InternalError, InvalidInputError
+from gridclient.wire.errors import (
+    AuthenticationError,
+    ConflictError,
+    GetNotPermittedError,
+    GridError,
+    InternalError,
+    InvalidInputError,
+)
 from gridclient.wire.messages import INLINE_LIMIT, TensorHeader
 
 _KEY = object()
@@ -102,12 +110,18 @@ async def pointer(worker: Worker, value: Ref | State, proposal: Proposal, *, cal
         came_along = Answered(proposal.kind, header, proposal.value, None)
     if proposal.label == "public":
         return Released(came_along or await _evaluate(worker, value, proposal, path), "public", key=_KEY)
-    # An exact aggregate is computed before it is decided about, so that the decision, its record and the kept answer
-    # are one commit. Nothing leaves when the decision is no, and the caller may compute it anyway.
-    ready = None
-    if proposal.closed is not None and _question(proposal) not in _known:
-        ready = came_along or await _evaluate(worker, value, proposal, path)
-    route, answer = await in_database(_permit, caller, proposal, ready, path)
+    # An exact aggregate is computed and examined before it is decided about, so that the decision, its record and the
+    # kept answer are one commit. Nothing leaves when the decision is no, and the caller may compute it anyway.
+    while True:
+        ready = found = None
+        if await _unknown(caller, proposal):
+            ready = came_along or await _evaluate(worker, value, proposal, path)
+            found = await _examined(worker, proposal, path)
+        try:
+            route, answer = await in_database(_permit, caller, proposal, ready, path, found)
+            break
+        except _Overtaken:
+            _known.discard(_question(proposal))
     if route == "aggregate":
         # Only now: what a transaction that failed has not kept must be computed again.
         if len(_known) >= MOST_KNOWN:
@@ -169,7 +183,13 @@ def _kept_draw(charged: Release, path: Path) -> Answered:
 async def approved(worker: Worker, value: Ref | State, proposal: Proposal, *, user: User, path: Path) -> Answered:
     """Compute what an owner approved. The one-time grant is checked again, for this program and no other."""
     await in_database(_check_approval, user, proposal)
-    return await _evaluate(worker, value, proposal, path)
+    found = [
+        await disclosures.examined(worker, proposal.ask, closed, path.with_name(f"{path.name}-crowds-{number}"))
+        for number, closed in enumerate(disclosures.behind(proposal))
+    ]
+    answer = await _evaluate(worker, value, proposal, path)
+    await in_database(_disclose_approved, user, proposal, found)
+    return answer
 
 
 async def stored(load: Callable[[], tuple[Answered, AuditEvent]]) -> Released:
@@ -190,23 +210,71 @@ def _ask(proposal: Proposal) -> Ask:
     return Ask(
         label=proposal.label,
         inputs=[AskInput(i.dataset, i.version, i.columns) for i in proposal.inputs],
-        closed=None if closed is None else Closed(closed.kind, closed.dataset, closed.version, list(closed.columns)),
+        closed=None if closed is None else _closed(closed),
         program_hash=proposal.program_hash,
         trained=proposal.trained,
         untrained=proposal.untrained,
     )
 
 
-@transaction.atomic
-def _permit(caller: Caller, proposal: Proposal, ready: Answered | None, path: Path) -> tuple[str, Answered | None]:
-    """Decide and record; by which route it leaves, and the kept answer where it is an aggregate."""
-    lock_log()  # whoever took a right away, and was told so, may rely on it
-    user = user_of_live_token(caller.token)
-    decision = decide(user, _ask(proposal), k=settings.GRID_K, now=now())
+def _closed(told: Told) -> Closed:
+    return Closed(told.kind, told.dataset, told.version, list(told.columns), list(told.others), told.by)
+
+
+class _Overtaken(Exception):
+    """Another answer was released since this one was examined, or it was not examined at all."""
+
+
+async def _unknown(caller: Caller, proposal: Proposal) -> bool:
+    """Whether it is an exact aggregate that must be examined first."""
+    if proposal.closed is None or _question(proposal) in _known:
+        return False
+    return await in_database(_to_examine, caller, proposal)
+
+
+def _to_examine(caller: Caller, proposal: Proposal) -> bool:
+    """Raises GetNotPermittedError where no check could change that."""
+    decision = decide(user_of_live_token(caller.token), _ask(proposal), checked=True, now=now())
+    return decision.route == "aggregate" and not any(row.crowds for row in _kept(_question(proposal)))
+
+
+async def _examined(worker: Worker, proposal: Proposal, path: Path) -> Examination:
+    if proposal.closed is None:
+        raise InternalError("Only an answer of the closed set is examined.")
+    return await disclosures.examined(worker, proposal.ask, proposal.closed, path.with_name(f"{path.name}-crowds"))
+
+
+def _permit(
+    caller: Caller, proposal: Proposal, ready: Answered | None, path: Path, found: Examination | None = None
+) -> tuple[str, Answered | None]:
+    """Decide and record; by which route it leaves, and the kept answer where it is an aggregate.
+
+    A refusal by a check is recorded too, for the owner; the caller is told no more than without it.
+    """
+    with transaction.atomic():
+        lock_log()  # whoever took a right away, and was told so, may rely on it
+        user = user_of_live_token(caller.token)
+        if found is not None and disclosures.newest() != found.last:
+            raise _Overtaken
+        try:
+            decision = decide(user, _ask(proposal), checked=found is None or not found.failed, now=now())
+        except GetNotPermittedError as error:
+            if found is None or not found.failed:
+                raise
+            refusal = error
+            record(Verb.AGGREGATE_WITHHELD, by=user, target=_target(proposal), checks=found.failed)
+        else:
+            return _released(user, decision, proposal, ready, path, found)
+    raise refusal
+
+
+def _released(
+    user: User, decision: Decision, proposal: Proposal, ready: Answered | None, path: Path, found: Examination | None
+) -> tuple[str, Answered | None]:
     record(
         Verb.VALUE_RELEASED,
         by=user,
-        target=" ".join(f"dataset:{i.dataset}@{i.version}" for i in proposal.inputs),
+        target=_target(proposal),
         route=decision.route,
         grant=str(decision.grant.pk) if decision.grant else None,
         program=proposal.program_hash,
@@ -216,10 +284,36 @@ def _permit(caller: Caller, proposal: Proposal, ready: Answered | None, path: Pa
         shape=list(proposal.shape),
     )
     if decision.route != "aggregate":
+        if decision.grant is not None:  # what an owner does with their own data is disclosed to nobody
+            disclosures.disclose(proposal, decision.route, {}, by=user)
         return decision.route, None
-    if ready is not None and _keep(proposal, ready):
-        return decision.route, ready
-    return decision.route, _answered(_kept(_question(proposal))[0], path)
+    answer = ready if ready is not None and found is not None and _keep(proposal, ready, found) else None
+    kept = None if answer is not None else next(iter(_kept(_question(proposal))), None)
+    crowds = found.crowds if found is not None else kept.crowds if kept is not None else ""
+    if not crowds:
+        raise _Overtaken
+    _disclose_aggregate(user, proposal, crowds)
+    if answer is None and kept is not None:
+        return decision.route, _answered(kept, path)
+    return decision.route, answer
+
+
+def _disclose_aggregate(user: User, proposal: Proposal, crowds: str) -> None:
+    closed = proposal.closed
+    if closed is None:
+        raise InternalError("Only an answer of the closed set is an exact aggregate.")
+    question = disclosures.in_words(closed)
+    disclosures.disclose(proposal, "aggregate", {(closed.dataset, closed.version): crowds}, by=user, question=question)
+
+
+@transaction.atomic
+def _disclose_approved(user: User, proposal: Proposal, found: list[Examination]) -> None:
+    lock_log()  # the numbers of disclosures grow in the order of their commits
+    disclosures.disclose(proposal, "approved", disclosures.keep(found), by=user)
+
+
+def _target(proposal: Proposal) -> str:
+    return " ".join(f"dataset:{i.dataset}@{i.version}" for i in proposal.inputs)
 
 
 @Prepared
@@ -237,14 +331,16 @@ def _question(proposal: Proposal) -> str:
         closed.dataset,
         closed.version,
         list(closed.columns),
+        *([list(closed.others), closed.by] if closed.others or closed.by else []),
         proposal.dtype,
         list(proposal.shape),
     ]
     return digest(named)
 
 
-def _keep(proposal: Proposal, answer: Answered) -> bool:
+def _keep(proposal: Proposal, answer: Answered, found: Examination) -> bool:
     """Store the first answer. False where one was there: a second one, computed at the same time, is dropped."""
+    disclosures.keep([found])
     closed = proposal.closed
     if closed is None:
         raise InternalError("Only an answer of the closed set is kept.")
@@ -252,12 +348,16 @@ def _keep(proposal: Proposal, answer: Answered) -> bool:
         key=_question(proposal),
         dataset_id=UUID(closed.dataset),
         version=closed.version,
-        question=f"{closed.kind} of {', '.join(closed.columns) or 'rows'}"[:400],
+        question=disclosures.in_words(closed)[:400],
         dtype=answer.header.dtype,
         shape=list(answer.header.shape),
         data=answer.data if answer.path is None else answer.path.read_bytes(),
+        crowds=found.crowds,
     )
-    return insert_if_new(row)
+    if insert_if_new(row):
+        return True
+    StoredAnswer.objects.filter(key=row.key, crowds="").update(crowds=found.crowds)
+    return False
 
 
 def _answered(row: StoredAnswer, path: Path) -> Answered:
@@ -276,7 +376,7 @@ def _inline_or_file(data: bytes, dtype: str, shape: list[int], path: Path) -> An
 def _check_approval(user: User, proposal: Proposal) -> None:
     if not user.is_active:
         raise AuthenticationError("The requester's account is no longer active.")
-    decide(user, _ask(proposal), k=settings.GRID_K, now=now())
+    decide(user, _ask(proposal), now=now())
 
 
 async def _evaluate(worker: Worker, value: Ref | State, proposal: Proposal, path: Path) -> Answered:

@@ -17,7 +17,7 @@ from apps.compute.operations import TABLE
 from apps.compute.steady import steadied
 from apps.compute.totals import arithmetic, indexing, layout, matrices, networks, random, reductions
 from apps.compute.totals.dense import DENSE, densely
-from gridclient.program.graph import Dtype, Node, Ref
+from gridclient.program.graph import AGGREGATE, Dtype, Node, Ref
 from gridclient.wire.errors import InternalError, InvalidInputError
 from gridclient.wire.tensors import ITEM_SIZES, MAX_EXTENT
 
@@ -118,6 +118,17 @@ _COMPOSITES = [
     _own("grid::columns", torch.tensor, self="Reference", names="List[str]"),
     _own("grid::count", torch.tensor, self="Reference"),
     Target(
+        AGGREGATE,
+        torch.tensor,
+        (
+            Parameter("self", "Reference", False, True, None, False),
+            Parameter("kind", "str", False, True, None, False),
+            Parameter("other", "Reference", True, False, None, False),
+            Parameter("by", "Reference", True, False, None, False),
+        ),
+        1,
+    ),
+    Target(
         "grid::parameter",
         lambda self, module, name, trainable: self,
         (
@@ -138,7 +149,7 @@ _COMPOSITES = [
 TARGETS: dict[str, Target] = {name: _target(name) for name in TABLE if name.startswith("aten::")} | {
     target.name: target for target in _COMPOSITES
 }
-"""By name, for everything but inputs. Columns and counts are computed by the torch reader itself."""
+"""By name, for everything but inputs. Columns, counts and aggregates are computed by the torch reader itself."""
 FACTORIES = frozenset({"grid::rand", "grid::randn", "grid::randint", "grid::randperm"})
 """What takes no operand."""
 

@@ -6,6 +6,7 @@ becomes one fixed text, because texts of libraries may depend on values.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import resource
@@ -21,7 +22,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load_file, save_file
 
-from apps.compute import memory, messages, private, states
+from apps.compute import closed, memory, messages, private, states
 from apps.compute.constants import raw_bytes
 from apps.compute.labels import PUBLIC
 from apps.compute.messages import LENGTH, Limits
@@ -66,6 +67,7 @@ class Session:
             messages.Evaluate: self.evaluate,
             messages.Weigh: lambda question: private.weigh(self.program, self.reader, question),
             messages.Draw: self.draw,
+            messages.Examine: self.examine,
             messages.Export: self.export,
             messages.Load: self.load,
             messages.Ingest: self.ingest,
@@ -152,6 +154,13 @@ class Session:
         data = raw_bytes(value)
         header = TensorHeader(str(value.dtype).removeprefix("torch."), list(value.shape), len(data))
         return _told(question, TENSOR, header, data)
+
+    def examine(self, question: messages.Examine) -> messages.Examined:
+        """Every check of an exact aggregate, and who stands behind it. No value is in the reply."""
+        spec = self.program.judge.spec(question.closed.dataset, question.closed.version)
+        failed, behind = closed.examine(spec, question)
+        _write(Path(question.path), memoryview(behind))
+        return messages.Examined(question.ask, failed, hashlib.sha256(behind).hexdigest())
 
     def export(self, question: messages.Export) -> messages.Exported:
         """The program cut to what is asked for, ids from 0, without lines; its constants in a file; its words."""

@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from apps.accounts.models import AccessToken, Role, Team, User
 from apps.audit.models import AuditEvent
-from apps.compute.models import LiveSession, StoredAnswer
+from apps.compute.models import Disclosure, LiveSession, StoredAnswer
 from apps.console.base import person
 from apps.datarequests.models import DataRequest
 from apps.datarequests.queries import requests_i_may_decide
@@ -29,6 +29,7 @@ GROUPS: dict[str, list[tuple[str, Any]]] = {
         ("tag", Tag),
         ("key", Grant),
         ("functions", StoredAnswer),
+        ("outbound", Disclosure),
         ("account_tree", Plan),
     ],
     "Network": [("hub", Node), ("campaign", Announcement), ("hub", Membership)],

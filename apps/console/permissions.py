@@ -30,10 +30,17 @@ MEANINGS = {
     "discover": "discover: see name, columns, bounds and mock data",
     "compute": "compute: build programs and ask through the queue",
     "release": "release: private answers with noise, within a budget",
-    "aggregate": "aggregate: exact count, sum and mean over all rows",
+    "aggregate": "aggregate: exact counts, sums, means, variances, products and histograms; it reveals what is listed",
     "train": "train: take models trained on it and their losses; for a determined analyst as much as read",
     "read": "read: copy the values",
 }
+REVEALED = (
+    "What aggregate reveals, exactly and of each version: how many records there are; the sum, mean and variance of "
+    "each column with bounds; the product of each two of them, hence their covariances and every linear regression; "
+    "the histogram of each column with declared edges or categories; all of these for each group of each declared "
+    "partition. Checks keep single people from standing out; they do not stop somebody who is determined to combine "
+    "the answers."
+)
 STATUS = {"holds": "success", "revoked": "danger", "expired": "warning"}
 
 
@@ -48,8 +55,8 @@ class GiveRight(Act):
     right = forms.ChoiceField(
         choices=list(MEANINGS.items()),
         widget=UnfoldAdminSelectWidget,
-        help_text="Nothing in train hides single people: a program can write their values into the weights of a model. "
-        "Give it to people whom you would trust with the rows.",
+        help_text=f"{REVEALED} Nothing in train hides single people: a program can write their values into the "
+        "weights of a model. Give it to people whom you would trust with the rows.",
     )
     columns = forms.CharField(
         required=False,
@@ -175,6 +182,7 @@ class GrantAdmin(GridAdmin):
         facts = [
             ("To", self.receiver(obj)),
             ("Right", MEANINGS[obj.right]),
+            ("It reveals", REVEALED if obj.right == "aggregate" else ""),
             ("Dataset", link(user, obj.dataset)),
             ("Columns", "all" if obj.columns is None else ", ".join(obj.columns)),
             ("Only for", f"the approved program {obj.program_hash[:16]}…" if obj.program_hash else ""),

@@ -41,12 +41,17 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A member of the closed set: `kind` "count", "sum" or "mean" of `columns` over all rows of one version."""
+    """A member of the closed set over all rows of one version, or over each group of the partition `by`.
+
+    `kind`: "count", "sum", "mean", "variance", "histogram" or "product" of `columns`, of a product with `others`.
+    """
 
     kind: str
     dataset: str
     version: int
     columns: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,18 @@ class Decision:
 
 
 ALL = frozenset(str(right) for right in Right)
-CLOSED_SET = "count, sum and mean of whole declared columns over all rows of one dataset"
+CLOSED_SET = (
+    "count, sum, mean, variance, product (x.T @ y) and the owner's histograms of whole declared columns, over all "
+    "rows of one dataset or by a partition that the owner declared"
+)
+KINDS = frozenset({"count", "sum", "mean", "variance", "histogram", "product"})
+COUNTED = frozenset({"count", "histogram"})
+"""Kinds that do not calculate with the values, and need no bounds."""
+WITHHELD = (
+    "Your 'aggregate' grant answers where its checks allow it: enough people behind each number, none who stands out, "
+    "no few people between it and an earlier answer. Not automatically here."
+)
+"""One text, whichever check failed."""
 
 
 def owns(user: User, dataset: Dataset) -> bool:
@@ -150,12 +166,12 @@ def can_grant(user: User, dataset: Dataset) -> bool:
     return True
 
 
-def decide(user: User, ask: Ask, *, k: int, now: datetime | None = None) -> Decision:
+def decide(user: User, ask: Ask, *, checked: bool = False, now: datetime | None = None) -> Decision:
     """May this value leave to this user? Returns what allows it, or raises GetNotPermittedError with what is possible.
 
-    `k`: least number of entities behind an exact aggregate. In this order: public values; `read` on all columns of
-    every input; an approval of exactly this program; `train` on every input for a module's trained state or a loss;
-    the closed set. Nothing else leaves.
+    `checked`: whether the checks of an exact aggregate were passed. In this order: public values; `read` on all
+    columns of every input; an approval of exactly this program; `train` on every input for a module's trained state or
+    a loss; the closed set. Nothing else leaves.
     """
     if not user.is_active:
         raise AuthenticationError("This account is not active.")
@@ -167,7 +183,7 @@ def decide(user: User, ask: Ask, *, k: int, now: datetime | None = None) -> Deci
     decision = matter.read() or matter.approved() or matter.train()
     if decision is not None:
         return decision
-    found = matter.aggregate(k)
+    found = matter.aggregate(checked)
     if isinstance(found, Decision):
         return found
     possible = [
@@ -279,27 +295,27 @@ class _Matter:
             return None
         return Decision("approved", found[self.ask.inputs[0].dataset])
 
-    def aggregate(self, k: int) -> Decision | str:
+    def aggregate(self, checked: bool) -> Decision | str:
         """The decision about a member of the closed set, or why there is none, in words about public things."""
         closed = self.ask.closed
-        if closed is None or self.ask.label != "agg" or closed.kind not in ("count", "sum", "mean"):
+        if closed is None or self.ask.label not in ("agg", "tainted") or closed.kind not in KINDS:
             return f"An 'aggregate' grant answers {CLOSED_SET}; this program is something else."
         if self.named != {(closed.dataset, closed.version)}:
             return f"An 'aggregate' grant answers {CLOSED_SET}; this program uses several."
         # Without a grant nothing is said about the dataset, not even that it is there.
         version = self.versions.get((closed.dataset, closed.version))
         names = [] if version is None or closed.kind == "count" else closed.columns or _names(version)
+        names, by = [*names, *closed.others], [closed.by] if closed.by else []
         # With null records an answer depends on more columns than it sums.
-        grant = None if version is None else self._grant(version, {Right.AGGREGATE, Right.READ}, self._inputs(names))
+        grant = (
+            None if version is None else self._grant(version, {Right.AGGREGATE, Right.READ}, self._inputs(by + names))
+        )
         if version is None or grant is None:
             return f"Ask the owner for an 'aggregate' grant, which answers {CLOSED_SET}, this one too if checks allow."
-        if closed.kind != "count" and not (names and _bounded(version, set(names))):
+        if closed.kind not in COUNTED and not (names and _bounded(version, set(names))):
             return "Your 'aggregate' grant sums columns with declared bounds; these have none."
-        if version.entity_count < k:
-            # How many people there are is public where each row is one and their number is.
-            if version.rows_public and version.entities == "rows" and not version.presence:
-                return f"Your 'aggregate' grant does not answer here: fewer than {k} people stand behind it."
-            return f"Your 'aggregate' grant answers where at least {k} people stand behind it; not automatically here."
+        if not checked:
+            return WITHHELD
         return Decision("aggregate", grant)
 
     def _inputs(self, names: list[str]) -> list[str] | None:

@@ -136,7 +136,7 @@ def test_mixing_people_gives_an_aggregate_grant_nothing_beyond_the_closed_set(wa
     client, source = ward.client("analyst"), random.Random(24)
     operands = Operands(client, square.dataset, 12)
     values = square.values
-    allowed = np.array([12.0, *values.sum(0), *values.mean(0)])
+    allowed = np.array([12.0, *values.sum(0), *values.mean(0), *values.var(0, ddof=1)])
     seen: list[Any] = []
     for sample in drawn(source, 12):
         outputs, by_shape = call(operands, sample, source)

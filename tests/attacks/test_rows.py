@@ -45,7 +45,8 @@ def attacked(ward: Ward, person: str, private: Private, seed: int) -> tuple[list
 
 def closed_set(values: np.ndarray) -> list[float]:
     """Every number that an aggregate grant allows."""
-    return [float(len(values)), *values.sum(0).tolist(), *values.mean(0).tolist()]
+    moments = [values.sum(0), values.mean(0), values.var(0, ddof=1), (values.T @ values).reshape(-1)]
+    return [float(len(values)), *np.concatenate(moments).tolist()]
 
 
 def test_programs_give_someone_who_may_only_compute_nothing(ward: Ward, private: Private) -> None:

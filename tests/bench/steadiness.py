@@ -34,7 +34,7 @@ PAIRS = 60
 FINALISTS, ROUNDS = 4, 9
 """So many of the fastest and of the slowest are taken again, so often."""
 DTYPES_TAKEN = ("float32", "float64")
-FROM_METADATA = ("grid::column", "grid::columns", "grid::count", "grid::parameter")
+FROM_METADATA = ("grid::column", "grid::columns", "grid::count", "grid::aggregate", "grid::parameter")
 
 Draw = Callable[[int, torch.dtype, torch.Generator], torch.Tensor]
 

@@ -234,6 +234,34 @@ def test_a_table_is_the_same_wherever_it_comes_from(source: str, tmp_path: Path)
     assert found.column("mother_id").to_pylist() == ["a", "b", "b"]
 
 
+def test_histograms_and_partitions_are_the_owners_to_declare() -> None:
+    chosen = {"edges": {"weight": [0, 3, 6], "day": ["2026-01-01", "2027-01-01"]}, "partitions": ["ward", "smokes"]}
+    weight, ward, day, smokes = grid.private_table(TABLE, **DECLARED, **chosen).spec().columns
+    assert (weight.edges, day.edges, ward.edges) == ([0.0, 3.0, 6.0], [20454.0, 20819.0], None)
+    assert [column.partition for column in (weight, ward, day, smokes)] == [False, True, False, True]
+    rows = grid.private_tensor(VALUES, bounds=(0, 99), columns=NAMES, edges={NAMES[0]: [0, 50, 99]}).spec()
+    assert rows.columns[0].edges == [0.0, 50.0, 99.0]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "wanted"),
+    [
+        ({"edges": {"weight": [0.5, 3.0]}}, "from the lower bound to the upper one"),
+        ({"edges": {"weight": [6.0, 0.5]}}, "rising"),
+        ({"edges": {"weight": 3}}, "a list of numbers or dates"),
+        ({"edges": {"smokes": [0, 1]}}, "declare its bounds too"),
+        ({"edges": {"wait": [0, 1]}}, "no column 'wait'"),
+        ({"edges": [1, 2]}, "write {column"),
+        ({"partitions": ["station"]}, "no column 'station'"),
+        ({"partitions": "ward"}, "a list of names"),
+    ],
+)
+def test_a_wrong_histogram_or_partition_is_told_before_anything_travels(chosen: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(InvalidInputError) as error:
+        grid.private_table(TABLE, **DECLARED, **chosen)
+    assert any(wanted in problem for problem in problems(error))
+
+
 def test_a_table_s_problems_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError) as error:
         grid.private_table(

@@ -78,11 +78,63 @@ def test_aggregate_gives_sums_of_its_columns_and_nothing_else(owner: Node, scien
     a = pointer[:, 0]
     for value in (pointer[:, 1].sum(), pointer.sum(0), pointer[:, :2].mean(0)):
         refused(value.get)
-    for value in (a, a.max(), a[:11].sum(), (a * 2).sum(), (a > 1).sum(), a.var(), a.sum() + 1, a.sum() - a.mean()):
+    for value in (a, a.max(), a[:11].sum(), (a * 2).sum(), (a > 1).sum(), a.std(), a.sum() + 1, a.sum() - a.mean()):
         refused(value.get)
     dataset.grant(scientist.user, "aggregate", columns=["b"], reason=WHY)
     # Two grants cover together what each covers alone.
     assert torch.equal(pointer[:, :2].sum(0).get(), ROWS[:, :2].sum(0))
+
+
+def patients(rows: int = 60) -> pd.DataFrame:
+    numbers = torch.Generator().manual_seed(rows)
+    return pd.DataFrame(
+        {
+            "age": torch.randint(20, 80, (rows,), generator=numbers).double().numpy(),
+            "weight": (torch.rand(rows, generator=numbers, dtype=torch.float64) * 60 + 40).numpy(),
+            "ward": [["north", "south"][place % 2] for place in range(rows)],
+            "smoker": [place % 3 == 0 for place in range(rows)],
+            "rare": [place == 7 for place in range(rows)],
+        }
+    )
+
+
+def test_aggregate_gives_the_whole_closed_set_of_a_table(owner: Node, scientist: Node) -> None:
+    frame = patients()
+    table = gridclient.private_table(
+        frame,
+        name=fresh("patients"),
+        bounds={"age": (20, 80), "weight": (40, 100)},
+        categories={"ward": ["north", "south"]},
+        edges={"age": [20, 40, 60, 80]},
+        partitions=["ward", "smoker", "rare"],
+    )
+    dataset = owner.dataset(table.send(owner).dataset)
+    dataset.grant(scientist.user, "aggregate", reason=WHY)
+    t = seen(scientist, dataset)
+    by_ward = frame.groupby("ward")
+
+    def close(pointer: Any, expected: Any) -> None:
+        got = pointer.get()
+        assert pointer.shape == got.shape and pointer.dtype == got.dtype
+        torch.testing.assert_close(got.double(), torch.as_tensor(expected).double())
+
+    aggregate = gridclient.aggregate
+    close(aggregate(t, "mean", ["age", "weight"], by="ward"), by_ward[["age", "weight"]].mean().to_numpy())
+    close(aggregate(t, "variance", "weight"), frame["weight"].var())
+    close(t["weight"].var(), frame["weight"].var())
+    close(aggregate(t, "count", by="smoker"), [40, 20])
+    close(
+        aggregate(t, "histogram", "age"),
+        pd.cut(frame["age"], [20, 40, 60, 80.1], right=False).value_counts(sort=False).to_numpy(),
+    )
+    both = frame[["age", "weight"]].to_numpy()
+    close(t[["age", "weight"]].T @ t[["age", "weight"]], both.T @ both)
+    refused(aggregate(t, "sum", "weight", by="rare").get)
+    refused(aggregate(t, "mean", "rare").get)
+    with pytest.raises(gridclient.InvalidInputError, match="partition"):
+        aggregate(t, "sum", "age", by="weight")
+    with pytest.raises(gridclient.InvalidInputError, match="edges"):
+        aggregate(t, "histogram", "weight")
 
 
 def test_columns_without_bounds_have_no_aggregate(owner: Node, scientist: Node) -> None:

@@ -17,7 +17,7 @@ from apps.accounts.token_actions import create_token, revoke_token
 from apps.audit.models import AuditEvent
 from apps.audit.verbs import Verb
 from apps.compute import release
-from apps.compute.messages import Closed, Input, Proposal, Value
+from apps.compute.messages import Closed, Examine, Examined, Input, Proposal, Value
 from apps.compute.models import StoredAnswer
 from apps.compute.workers import Worker
 from apps.permissions.actions import give, revoke
@@ -31,9 +31,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def test_a_question_whose_commit_failed_is_answered_when_it_is_asked_again(
-    people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any
+    people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.GRID_K = 2
     births = publish(people.owner)
     give(births, to=people.scientist, right="aggregate", reason="Study 7", by=people.owner)
     create_token(user=people.scientist, name="laptop", expires=None, by=people.scientist)
@@ -44,8 +43,11 @@ def test_a_question_whose_commit_failed_is_answered_when_it_is_asked_again(
     proposal = Proposal(1, "ab" * 32, "agg", [Input(key, 1, [])], count, "tensor", "int64", [], 1, 8, 1)
     asked: list[Any] = []
 
-    async def ask(question: Any) -> Value:
+    async def ask(question: Any) -> Value | Examined:
         asked.append(question)
+        if isinstance(question, Examine):
+            (tmp_path / "answer-crowds").write_bytes(b"who")
+            return Examined(1, [], "ab" * 32)
         return Value(1, TensorHeader("int64", [], 8), (4).to_bytes(8, "little"), "tensor")
 
     worker = cast(Worker, SimpleNamespace(ask=ask))
@@ -67,7 +69,7 @@ def test_a_question_whose_commit_failed_is_answered_when_it_is_asked_again(
     for _ in range(2):
         assert once().answer.data == (4).to_bytes(8, "little")
     # Computed again after the failure, and never once it was kept.
-    assert len(asked) == 2 and StoredAnswer.objects.count() == 1
+    assert len(asked) == 4 and StoredAnswer.objects.count() == 1
     assert AuditEvent.objects.filter(verb=Verb.VALUE_RELEASED).count() == 2
 
 

@@ -13,7 +13,7 @@ from django.urls import URLPattern, URLResolver
 from apps.accounts import actions as accounts
 from apps.accounts.models import AccessToken, Team, User
 from apps.audit.models import AuditEvent
-from apps.compute.models import LiveSession, StoredAnswer
+from apps.compute.models import Disclosure, LiveSession, StoredAnswer
 from apps.core import clock, keys
 from apps.datarequests.models import DataRequest
 from apps.datasets.models import Dataset, Visibility
@@ -64,6 +64,9 @@ MATRIX = {
     "compute_storedanswer_changelist": "302 302 200 200 403 200 403",
     "compute_storedanswer_change": "302 302 200 404 403 200 403",
     "compute_storedanswer_act": "302 302 404 404 403 404 403",
+    "compute_disclosure_changelist": "302 302 200 200 403 200 403",
+    "compute_disclosure_change": "302 302 200 404 403 200 403",
+    "compute_disclosure_act": "302 302 404 404 403 404 403",
     "compute_livesession_changelist": "302 302 403 403 403 200 200",
     "compute_livesession_change": "302 302 403 403 403 200 200",
     "compute_livesession_act": "302 302 403 403 403 403 302",
@@ -112,6 +115,7 @@ ON_A_NETWORK = {
     "datarequests_datarequest_changelist": "302 302 403 403 403 403 403",
     "permissions_grant_changelist": "302 302 403 403 403 403 403",
     "compute_storedanswer_changelist": "302 302 403 403 403 403 403",
+    "compute_disclosure_changelist": "302 302 403 403 403 403 403",
     "compute_livesession_changelist": "302 302 403 403 403 403 403",
     "plans_plan_changelist": "302 302 403 403 403 403 403",
 }
@@ -124,6 +128,7 @@ ACTS = {
     "audit_auditevent": [],
     "compute_livesession": ["stop"],
     "compute_storedanswer": [],
+    "compute_disclosure": [],
     "datarequests_datarequest": ["approve", "deny", "withdraw"],
     "datasets_dataset": ["describe"],
     "datasets_datasetversion": [],
@@ -148,6 +153,10 @@ def house(people: People) -> dict[str, str]:
         key="k", dataset=dataset, version=1, question="mean of weight_kg", dtype="float64", shape=[],
         data=SECRET.encode(),
     )  # fmt: skip
+    disclosure = Disclosure.objects.create(
+        key="k", dataset=dataset.pk, dataset_slug=dataset.slug, version=1, user=people.scientist, route="aggregate",
+        question="mean of weight_kg", columns=["weight_kg"], program_hash="ab" * 32, crowds="cd" * 32,
+    )  # fmt: skip
     team = accounts.create_team(slug="cardio", name="Cardiology", members=[people.scientist], by=None)
     token, _ = accounts.create_token(user=people.scientist, name="laptop", expires=None, by=people.scientist)
     data = bytes.fromhex(vectors()["plans"][1]["hex"])
@@ -167,6 +176,7 @@ def house(people: People) -> dict[str, str]:
         "audit_auditevent": "1",
         "compute_livesession": str(open_session(people.scientist).pk),
         "compute_storedanswer": str(answer.pk),
+        "compute_disclosure": str(disclosure.pk),
         "datarequests_datarequest": str(request.pk),
         "datasets_dataset": str(dataset.pk),
         "datasets_datasetversion": str(dataset.current.pk),

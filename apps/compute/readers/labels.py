@@ -8,7 +8,7 @@ from apps.compute.labels import AGG, NOTHING, PUBLIC, ROWS, TAINTED, Call, Label
 from apps.compute.operations import PRESENCE, TABLE
 from apps.compute.rules.affine import mapped, of_totals
 from apps.compute.rules.columns import narrowed
-from apps.compute.rules.composite import columns
+from apps.compute.rules.composite import aggregates, columns
 from apps.compute.rules.pointwise import clone, like
 from apps.compute.rules.reductions import counts, presence
 from gridclient.wire.errors import OperationNotAllowedError
@@ -38,7 +38,13 @@ def judge(call: Call) -> Judged:
         labels = narrowed(call, rule, labels)
     masked = [operand for operand in private if operand.label.mask]
     leaves_out = presence(call) if masked and call.op in PRESENCE else None
-    if masked and leaves_out is None and any(label.kind in (AGG, TAINTED) for label in labels):
+    # An aggregate is made from the records themselves.
+    if (
+        masked
+        and leaves_out is None
+        and rule is not aggregates
+        and any(label.kind in (AGG, TAINTED) for label in labels)
+    ):
         raise OperationNotAllowedError(
             f"{call.op} would mix rows whose number is private with null records. Along the rows of such a dataset, "
             "use sum, mean or count; other operations within each row.",
@@ -49,8 +55,8 @@ def judge(call: Call) -> Judged:
 
 def shapes_only(op: str) -> bool:
     """Whether an operation needs its operands for what is known of them only: a count does, without null records, and
-    columns do, which are read from the table's file by themselves."""
-    return TABLE[op].rule in (like, counts, columns)
+    columns and aggregates do, which are read from the files by themselves."""
+    return TABLE[op].rule in (like, counts, columns, aggregates)
 
 
 __all__ = ["AGG", "PUBLIC", "ROWS", "TAINTED", "Judged", "Label", "judge", "shapes_only"]

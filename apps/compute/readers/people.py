@@ -76,7 +76,10 @@ def _entities(spec: AssetSpec) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=16)
 def _numbered(version: _Version) -> NDArray[np.int64]:
-    return mapped.entities(version.spec)
+    """The entity of each row of a version that declares them: int64 [n], its place in the order of the identifiers."""
+    identifiers = np.ascontiguousarray(mapped.entities(version.spec))
+    whole = identifiers.view(f"S{identifiers.shape[1]}").reshape(-1)
+    return np.unique(whole, return_inverse=True)[1].astype(np.int64)
 
 
 def people(program: Program, reader: TorchReader, above: Ref, label: Label) -> People:

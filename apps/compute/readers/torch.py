@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import torch
 
-from apps.compute import mapped
+from apps.compute import closed, mapped
 from apps.compute.branchless import choose
 from apps.compute.entries import Entry
 from apps.compute.programs import MAX_LINE, Program
 from apps.compute.targets import DTYPES, TARGETS, called
-from gridclient.program.graph import ASSET, CONSTANT, Ref
+from gridclient.program.graph import AGGREGATE, ASSET, CONSTANT, Ref
 from gridclient.wire.errors import GridError, InternalError
 
 Computed: TypeAlias = torch.Tensor | Any  # a pyarrow.Table, which has no types
@@ -132,6 +132,8 @@ class TorchReader:
             return (mapped.columns(spec, part, bound["names"]),)
         if entry.op == "grid::count":
             return (self._count(entry, bound["self"]),)
+        if entry.op == AGGREGATE:
+            return (self._aggregate(entry),)
 
         def value(given: Any) -> Any:
             if not isinstance(given, Ref):
@@ -158,6 +160,13 @@ class TorchReader:
             return self._records(entry.presence[1]).sum()
         operand = self._program.fact(ref)
         return torch.tensor(operand.shape[operand.label.axis])
+
+    def _aggregate(self, entry: Entry) -> torch.Tensor:
+        (fact,) = entry.facts
+        if fact.label.closed is None:
+            raise InternalError("Only an answer of the closed set is computed from its description.")
+        answer = fact.label.closed.message()
+        return closed.numbers(self._program.judge.spec(answer.dataset, answer.version), answer).reshape(fact.shape)
 
     def _records(self, versions: frozenset[tuple[str, int]]) -> torch.Tensor:
         """Which rows are records in all these versions: bool [n]."""

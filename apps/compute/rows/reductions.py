@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apps.compute.rows.base import Operation, aten, comparing, distancing, per_input, several
-from apps.compute.rules import pointwise, products, reductions
+from apps.compute.rules import composite, pointwise, products, reductions
 
 _SUMS = {"sum": "sum of {self}", "sum.dim_IntList": "sum of {self} along {dim}"}
 _MEANS = {"mean": "mean of {self}", "mean.dim": "mean of {self} along {dim}"}
@@ -16,7 +16,6 @@ _KTH = {"kthvalue": "value number {k} of {self} along {dim}, from the smallest, 
 _WITHIN = {
     "prod": "product of {self}",
     "prod.dim_int": "product of {self} along {dim}",
-    "var.correction": "variance of {self} along {dim}",
     "std.correction": "standard deviation of {self} along {dim}",
     "var_mean.correction": "variance and mean of {self} along {dim}",
     "std_mean.correction": "standard deviation and mean of {self} along {dim}",
@@ -46,6 +45,7 @@ _WITHIN = {
     "nanmedian.dim": "median of {self} along {dim}, missing values left out, and where",
     "mode": "most frequent of {self} along {dim}, and where",
 }
+_VARIANCES = {"var.correction": "variance of {self} along {dim}"}
 _ORDERED = {
     "sort": "{self} sorted along {dim}, and from where",
     "sort.stable": "{self} sorted along {dim}, and from where",
@@ -70,6 +70,7 @@ ROWS: list[Operation] = [
     *aten(reductions.sums, per_input, _SUMS, probe=True),
     *aten(reductions.means, per_input, _MEANS, probe=True),
     *aten(reductions.totals, per_input, _COUNTS, probe=True),
+    *aten(reductions.variances, several, _VARIANCES, chooses=True, probe=True),
     *aten(reductions.within_rows, several, _WITHIN, chooses=True, probe=True),
     *aten(reductions.within_rows, comparing, _KTH, chooses=True, probe=True),
     *aten(reductions.ordered, comparing, _ORDERED, chooses=True, probe=True),
@@ -79,4 +80,5 @@ ROWS: list[Operation] = [
     *aten(products.distances, distancing, _DISTANCES, probe=True),
     *aten(None, distancing, _MIXING, chooses=True, probe=True),
     Operation("grid::count", reductions.counts, per_input, "number of records of {self}"),
+    Operation("grid::aggregate", composite.aggregates, several, "exact {kind} of {self} (with {other}) by {by}"),
 ]

@@ -14,7 +14,7 @@ from apps.compute.rules import layout, pointwise, reductions
 MOVES = frozenset({"aten::t", "aten::transpose.int", "aten::permute"})
 ELEMENTWISE = frozenset({pointwise.pointwise, pointwise.cast, pointwise.clone})
 ALONG_OTHERS = frozenset({reductions.ordered, pointwise.softmax, layout.flipped, layout.indexed})
-REDUCTIONS = frozenset({reductions.sums, reductions.means, reductions.within_rows})
+REDUCTIONS = frozenset({reductions.sums, reductions.means, reductions.within_rows, reductions.variances})
 
 
 def narrowed(call: Call, rule: object, labels: list[Label]) -> list[Label]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from apps.compute.labels import PUBLIC, ROWS, Call, Label, Operand, aligned, by_rows, tainted, total
+from apps.compute.labels import PUBLIC, ROWS, Answer, Call, Label, Operand, aligned, answer, by_rows, tainted, total
+from apps.compute.rules.reductions import SUMMABLE
+
+MOMENTS = frozenset({"aten::mm", "aten::mv", "aten::dot", "aten::vdot"})
 
 
 def _product(call: Call, left: Operand, right: Operand, axes: dict[tuple[int, int], int | None]) -> Label:
@@ -22,8 +25,15 @@ def _product(call: Call, left: Operand, right: Operand, axes: dict[tuple[int, in
     if place == -1:
         return tainted(call)
     if place is None:
-        return total(call)
+        return total(call, _moment(call, left, right))
     return by_rows(call, place, [operand.label for operand in private])
+
+
+def _moment(call: Call, left: Operand, right: Operand) -> Answer | None:
+    """x.T @ y of declared columns is of the closed set."""
+    if call.op not in MOMENTS or left.dtype not in SUMMABLE or left.label.source is None or right.label.source is None:
+        return None
+    return answer("product", left.label.source, others=right.label.source)
 
 
 def mm(call: Call) -> Label:

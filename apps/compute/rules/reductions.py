@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.compute.labels import AGG, ROWS, Answer, Call, Label, Operand, by_rows, narrowed_to, tainted, total
+from apps.compute.labels import (
+    AGG,
+    ROWS,
+    Answer,
+    Call,
+    Label,
+    Operand,
+    answer,
+    by_rows,
+    narrowed_to,
+    tainted,
+    tainted_answer,
+    total,
+)
 from apps.compute.rules.pointwise import exact
 
 SUMMABLE = {None, "float32", "float64", "int64"}
@@ -28,6 +41,17 @@ def within_rows(call: Call) -> Label | list[Label]:
         if value.label.axis not in dims:
             label = by_rows(call, _axis_after(call, value, dims), [value.label])
     return [label] * len(call.outputs)
+
+
+def variances(call: Call) -> Label | list[Label]:
+    """var: as `within_rows`; over the entity axis of a source, divided by n - 1, it is of the closed set."""
+    value = call.operand("self")
+    label = value.label
+    dims = reduced(value, call.args["dim"])
+    alone = all(value.shape[axis] == 1 for axis in dims - {label.axis})
+    if label.kind != ROWS or label.axis not in dims or label.mask or not alone:
+        return within_rows(call)
+    return tainted_answer(call, answer("variance", label.source) if call.args["correction"] in (None, 1) else None)
 
 
 def ordered(call: Call) -> list[Label]:
@@ -95,7 +119,7 @@ def _additive(call: Call, kind: str) -> Label:
     # Reducing an axis of one element besides the entity axis adds nothing up.
     # A cast to integers before the sum would be arithmetic on rows.
     if label.source is not None and unchanged and all(value.shape[axis] == 1 for axis in dims - {label.axis}):
-        closed = Answer(kind, label.source.dataset, label.source.version, label.source.columns)
+        closed = answer(kind, label.source)
     if kind == "mean" and label.mask and closed is None:
         # A ratio of two sums over people, and not of the closed set.
         return tainted(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from apps.datasets.assets import MAX_DESCRIPTION, MAX_NAME, MAX_TAGS, TABLE, TABLE_PRESENCE, TENSOR
 from apps.datasets.ingest.limits import IngestLimits, Problems
@@ -91,6 +92,9 @@ def _check_column(column: Column, limits: IngestLimits, problems: Problems) -> N
             problems.add(f"{where}: bounds are a pair, low and high.")
         elif not (math.isfinite(column.low) and math.isfinite(column.high) and column.low < column.high):
             problems.add(f"{where}: bounds must be finite, and low less than high.")
+    _check_edges(column, where, limits, problems)
+    if column.partition and column.kind not in (CATEGORY, BOOLEAN):
+        problems.add(f"{where}: only a column of kind 'category' or 'boolean' can be a partition.")
     categories = column.categories
     if column.kind == CATEGORY:
         if not categories:
@@ -101,6 +105,20 @@ def _check_column(column: Column, limits: IngestLimits, problems: Problems) -> N
             problems.add(f"{where}: a category is declared twice.")
     elif categories is not None:
         problems.add(f"{where}: only a column of kind 'category' has categories.")
+
+
+def _check_edges(column: Column, where: str, limits: IngestLimits, problems: Problems) -> None:
+    edges = column.edges
+    if edges is None:
+        return
+    if column.low is None or column.high is None:
+        problems.add(f"{where}: only a column with bounds has edges.")
+    elif not 2 <= len(edges) <= limits.categories or not all(map(math.isfinite, edges)):
+        problems.add(f"{where}: 2 to {limits.categories} finite edges.")
+    elif any(low >= high for low, high in pairwise(edges)):
+        problems.add(f"{where}: edges rise from one to the next.")
+    elif edges[0] > column.low or edges[-1] < column.high:
+        problems.add(f"{where}: the edges leave out a part of what the bounds allow.")
 
 
 def subject(name: str) -> str:

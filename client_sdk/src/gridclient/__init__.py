@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gridclient import settings
     from gridclient.admin import AuditReport
+    from gridclient.aggregates import aggregate
     from gridclient.calendar import date_of, days
     from gridclient.datasets import Dataset
     from gridclient.hook import TorchHook
@@ -60,6 +61,7 @@ _HOMES = {
     "private": ("Estimate", "Receipt"),
     "recorder": ("Pointer",),
     "tables": ("MockTable", "TablePointer"),
+    "aggregates": ("aggregate",),
     "calendar": ("date_of", "days"),
     "plans": ("Plan", "StoredPlan", "plan"),
     "requests": ("DataRequest",),
@@ -129,6 +131,7 @@ __all__ = [
     "TorchHook",
     "UnboundedError",
     "VersionMismatchError",
+    "aggregate",
     "connect",
     "connect_network",
     "date_of",

@@ -176,6 +176,11 @@ class Dataset:
         `release` gives private answers with noise, automatically, within the budget of the people in the dataset.
         `epsilon`: the allowance, of that budget; None: at most 0.5 an answer, and a quarter of the budget a day.
 
+        `aggregate` gives, exactly and to the last digit, of each version: how many records there are; the sum, mean and
+        variance of each column with bounds; the product (x.T @ y) of each two of them, which is their covariance and
+        every linear regression; the histogram of each column with declared edges or categories; and all of these for
+        each group of each column that was declared as a partition. Checks keep single people from standing out
+        (`gridclient.aggregate` names them); they do not stop somebody who is determined to combine the answers.
         `train` gives models that were trained on it, and their losses. Nothing in it hides single people: for a
         determined analyst it is as much as `read`. `programs`: the hashes of the programs that it is for, which their
         requests show; None: any.

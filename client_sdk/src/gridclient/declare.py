@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import date
+from itertools import pairwise
 from numbers import Real
 from typing import Any
 
 import pyarrow as pa
+from msgspec.structs import replace
 
 from gridclient.calendar import days
 from gridclient.wire.errors import InvalidInputError
@@ -103,6 +105,42 @@ def table_columns(
         values = [str(value) for value in categories[field.name]] if kind == "category" else None
         low, high = pair or (None, None)
         found.append(Column(field.name, kind, low, high, values))
+    return found
+
+
+def with_aggregates(columns: list[Column], edges: Any, partitions: Any, problems: Problems) -> list[Column]:
+    """The columns with the edges of their histograms, and those by which exact aggregates may be asked for."""
+    edges = edges or {}
+    if not isinstance(edges, Mapping):
+        problems.append("edges: write {column: [edge, ...]}.")
+        return columns
+    if not _is_list(partitions):
+        problems.append("partitions: a list of names.")
+        return columns
+    names = [column.name for column in columns]
+    _unknown(edges, names, "edges", problems)
+    _unknown(dict.fromkeys(partitions), names, "partitions", problems)
+    return [
+        replace(column, edges=_edges(edges.get(column.name), column, problems), partition=column.name in partitions)
+        for column in columns
+    ]
+
+
+def _edges(edges: Any, column: Column, problems: Problems) -> list[float] | None:
+    if edges is None:
+        return None
+    try:
+        found = [_number(edge) for edge in edges]
+    except (TypeError, ValueError):
+        problems.append(f"edges of column {column.name!r}: a list of numbers or dates.")
+        return None
+    if column.low is None or column.high is None:
+        problems.append(f"edges of column {column.name!r}: declare its bounds too.")
+        return None
+    rising = all(low < high for low, high in pairwise(found))
+    if len(found) < 2 or not rising or found[0] > column.low or found[-1] < column.high:
+        problems.append(f"edges of column {column.name!r}: rising, from the lower bound to the upper one or beyond.")
+        return None
     return found
 
 

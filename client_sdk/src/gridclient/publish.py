@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from gridclient.datasets import Dataset
-from gridclient.declare import Problems, check, table_columns, tensor_columns
+from gridclient.declare import Problems, check, table_columns, tensor_columns, with_aggregates
 from gridclient.node import Node
 from gridclient.wire.errors import InvalidInputError
 from gridclient.wire.messages import Column, PublishSpec
@@ -193,6 +193,7 @@ def private_tensor(
     max_rows: int | None = None,
     max_rows_per_entity: int = 1,
     mock: Any = None,
+    edges: Mapping[str, Sequence[Any]] | None = None,
     domain: None = None,
 ) -> PrivateTensor:
     """Make a tensor private: a torch tensor or numpy array whose first axis is rows.
@@ -206,6 +207,7 @@ def private_tensor(
     missing        "refuse", a number that stands for NaN, or "null" (the row counts as nothing)
     rows, max_rows "public"; or max_rows=N: the number of rows is private, padded to N
     mock           public look-alike values; None: made by the node from public metadata
+    edges          {column: [edge, ...]}: the cells of its histogram, for who may take exact aggregates
     domain         None: the node's privacy domain
 
     Raises InvalidInputError with every problem that can be seen here.
@@ -220,7 +222,7 @@ def private_tensor(
         allowed_users, name, visibility, accounts_may_compute, entities_of, missing, rows, max_rows, max_rows_per_entity
     )
     problems = declared.problems(tensor.shape[0])
-    found = tensor_columns(tensor.shape, columns, bounds, problems)
+    found = with_aggregates(tensor_columns(tensor.shape, columns, bounds, problems), edges, (), problems)
     identifiers = None if entities is None else _identifiers(entities, tensor.shape[0], problems)
     public = None if mock is None else local_tensor(mock, "mock")
     if public is not None and (
@@ -249,6 +251,8 @@ def private_table(
     max_rows: int | None = None,
     max_rows_per_entity: int = 1,
     mock: Any = None,
+    edges: Mapping[str, Sequence[Any]] | None = None,
+    partitions: Sequence[str] = (),
     domain: None = None,
 ) -> PrivateTable:
     """Make a table private: a CSV or Parquet path, or a pandas, polars or Arrow table.
@@ -258,6 +262,8 @@ def private_table(
     entities    the column that identifies people; it is hashed on the node and no column of the dataset
     columns     the columns to publish, in order; None: all
     mock        a table with the same columns; None: made by the node from public metadata
+    edges       {column: [edge, ...]}: the cells of its histogram, for who may take exact aggregates
+    partitions  columns of categories or of true and false by which exact aggregates may be asked for, group by group
 
     The others are as for `private_tensor`. Raises InvalidInputError with every problem that can be seen here.
     """
@@ -277,6 +283,7 @@ def private_table(
     )
     problems += declared.problems(source.num_rows)
     found = table_columns(source.schema, bounds, categories, entities, problems)
+    found = with_aggregates(found, edges, partitions, problems)
     public = None
     if mock is not None:
         public = arrow_table(mock, "mock")
@@ -303,11 +310,13 @@ def replacement(dataset: Dataset, values: Any, declared: Mapping[str, Any]) -> P
             "missing": known["missing"],
             "max_rows_per_entity": known["max_rows_per_entity"],
             "max_rows": None if known["rows_public"] else dataset.shape[0],
+            "edges": {c.name: c.edges for c in dataset.schema if c.edges is not None},
         }
         if dataset.kind == "table":
             kept["bounds"] = dataset.bounds
             kept["categories"] = {c.name: c.categories for c in dataset.schema if c.categories is not None}
             kept["columns"] = dataset.columns
+            kept["partitions"] = [c.name for c in dataset.schema if c.partition]
             publication = private_table(values, **{**kept, **declared})
         else:
             kept["columns"] = dataset.columns or None

@@ -23,6 +23,7 @@ from gridclient.wire.errors import InvalidInputError, LimitExceededError
 ASSET = "grid::asset"
 CONSTANT = "grid::constant"
 PARAMETER = "grid::parameter"
+AGGREGATE = "grid::aggregate"
 
 _REF, _DTYPE = 1, 2
 _REF_BYTES = struct.Struct("<IB")

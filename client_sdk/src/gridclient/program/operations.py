@@ -86,7 +86,7 @@ BACKWARD = """
 """.split()
 FACTORIES = "zeros_like ones_like full_like".split()
 RANDOM = [f"grid::{name}" for name in "rand randn randint randperm bernoulli dropout".split()]
-COMPOSITES = ["grid::asset", "grid::constant", "grid::column", "grid::columns", "grid::count", "grid::parameter"]
+COMPOSITES = [f"grid::{name}" for name in ("asset", "constant", "column", "columns", "count", "aggregate", "parameter")]
 
 OPERATIONS = frozenset(
     [

@@ -26,6 +26,7 @@ import msgspec
 
 from gridclient.program import plan_tensors
 from gridclient.program.graph import (
+    AGGREGATE,
     ASSET,
     CONSTANT,
     MAX_ARGUMENTS,
@@ -71,7 +72,7 @@ _HEAD = struct.Struct("<8sBI")
 _NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 _ATEN = "aten::"
 _HOLE = b""
-_NO_PLACE = frozenset({ASSET, CONSTANT, PARAMETER, "grid::column", "grid::columns"})
+_NO_PLACE = frozenset({ASSET, CONSTANT, PARAMETER, AGGREGATE, "grid::column", "grid::columns"})
 
 
 def plan_digest(data: bytes) -> str:

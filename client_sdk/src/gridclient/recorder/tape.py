@@ -211,6 +211,14 @@ class Tape:
         rows: Value = self.write("grid::count", [counted.ref], {}, Spec.dense((), torch.int64), counted.sources)
         return rows
 
+    def aggregate(self, value: Value, kind: str, spec: Spec, other: Value | None, by: Value | None) -> Value:
+        """An exact aggregate of whole columns; `spec` is that of the result."""
+        named = {name: given for name, given in (("other", other), ("by", by)) if given is not None}
+        sources = frozenset().union(value.sources, *(given.sources for given in named.values()))
+        refs = {name: given.ref for name, given in named.items()}
+        made: Value = self.write("grid::aggregate", [value.ref, kind], refs, spec, sources, arguments=4)
+        return made
+
     def filled(self, shape: Sequence[int], fill: float | bool, dtype: torch.dtype) -> Value:
         """A value of one number everywhere, contiguous: one element travels."""
         value = self.constant(torch.full((), fill, dtype=dtype, device="cpu"))

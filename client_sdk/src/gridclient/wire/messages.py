@@ -174,7 +174,8 @@ class Fetch(Command, tag="fetch", frozen=True):
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A declared column. `kind`: "number", "category", "boolean", "date".
 
-    Bounds are [low, high]; those of dates in days since 1970.
+    Bounds are [low, high]; those of dates in days since 1970. `edges`: of the cells of its histogram, the first and
+    the last at the bounds or beyond. `partition`: exact aggregates may be asked for by its categories.
     """
 
     name: str
@@ -182,6 +183,8 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     low: float | None = None
     high: float | None = None
     categories: list[str] | None = None
+    edges: list[float] | None = None
+    partition: bool = False
 
 
 class PublishSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,0 +1,145 @@
+"""Exact answers outside the budgets: compared with the earlier ones in a worker, recorded with the release.
+
+The sets of people behind the answers are files of the storage, named by their digest, that only workers read. All
+datasets of a privacy domain are compared with each other; every dataset of a node is in its one domain.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Max, QuerySet
+
+from apps.accounts.models import User
+from apps.compute.messages import Closed, Examine, Examined, Proposal, Thresholds
+from apps.compute.models import Disclosure
+from apps.compute.workers import Worker
+from apps.core.canonical import digest
+from apps.core.database import in_database
+from apps.core.prepared import insert_if_new
+from apps.datasets.folders import sync_folder
+from apps.datasets.models import Dataset, DatasetVersion
+from gridclient.wire.errors import InternalError
+
+MOST_COLUMNS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What a worker found out about one answer. `last`: the newest disclosure that it was compared with."""
+
+    closed: Closed
+    last: int
+    failed: list[str]
+    crowds: str
+    file: Path
+
+
+def least() -> Thresholds:
+    """What exact aggregates must keep to, from the settings."""
+    return Thresholds(
+        settings.GRID_K, settings.GRID_P_PERCENT / 100, settings.GRID_DOMINANCE / 100, settings.GRID_FREEDOM
+    )
+
+
+async def examined(worker: Worker, ask: int, closed: Closed, file: Path) -> Examination:
+    """Let the worker check an answer against all earlier ones; who is behind it is written to `file`."""
+    last, data, known = await in_database(_beside, closed)
+    reply = await worker.ask(Examine(ask, closed, least(), data, known, str(file)))
+    if not isinstance(reply, Examined):
+        raise InternalError("The checks of this answer could not be computed.")
+    return Examination(closed, last, reply.failed, reply.crowds, file)
+
+
+def newest() -> int:
+    """Number of the newest disclosure with people behind it; 0: there is none."""
+    return Disclosure.objects.exclude(crowds="").aggregate(last=Max("id"))["last"] or 0
+
+
+def behind(proposal: Proposal) -> list[Closed]:
+    """What stands for an approved answer when later ones are compared with it: itself, or all that it depends on."""
+    if proposal.closed is not None:
+        return [proposal.closed]
+    return [Closed("sum", i.dataset, i.version, (i.columns or [])[:MOST_COLUMNS]) for i in proposal.inputs]
+
+
+def disclose(
+    proposal: Proposal, route: str, crowds: Mapping[tuple[str, int], str], *, by: User, question: str = ""
+) -> None:
+    """Record that this answer leaves, one row for each dataset version; in the transaction of the release.
+
+    `crowds`: digests by dataset and version. A row that is there already stays: the same answer to the same account
+    tells nothing new.
+    """
+    keys = {UUID(entry.dataset) for entry in proposal.inputs}
+    slugs = {str(pk): slug for pk, slug in Dataset.objects.filter(pk__in=keys).values_list("pk", "slug")}
+    question = question or f"program {proposal.program_hash}"
+    for entry in proposal.inputs:
+        named = [entry.dataset, entry.version, str(by.pk), route, question, proposal.dtype, list(proposal.shape)]
+        row = Disclosure(
+            key=digest(named),
+            dataset=UUID(entry.dataset),
+            dataset_slug=slugs[entry.dataset],
+            version=entry.version,
+            user=by,
+            route=route,
+            question=question[:400],
+            columns=entry.columns,
+            program_hash=proposal.program_hash,
+            crowds=crowds.get((entry.dataset, entry.version), ""),
+        )
+        insert_if_new(row)
+
+
+def keep(examinations: Sequence[Examination]) -> dict[tuple[str, int], str]:
+    """Move the sets to where later answers find them, before the commit that names them; their digests."""
+    for each in examinations:
+        place = _folder() / each.crowds
+        if place.exists():
+            continue
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with each.file.open("rb") as file:
+            os.fsync(file.fileno())
+        each.file.replace(place)
+        sync_folder(place.parent)
+    return {(each.closed.dataset, each.closed.version): each.crowds for each in examinations}
+
+
+def disclosures_of(datasets: Iterable[Dataset | UUID]) -> QuerySet[Disclosure]:
+    """Every exact answer about these datasets, newest first: what a certificate of their domain lists."""
+    return Disclosure.objects.filter(dataset__in=[getattr(each, "pk", each) for each in datasets])
+
+
+def disclosures_visible_to(user: User) -> QuerySet[Disclosure]:
+    """Those about one's own datasets; all of them for who may see everything."""
+    found = Disclosure.objects.select_related("user")
+    if user.has("everything.read"):
+        return found
+    return found.filter(dataset__in=Dataset.objects.filter(ownership__owner=user).values("pk"))
+
+
+def in_words(closed: Closed) -> str:
+    """The question that an answer of the closed set answers."""
+    others = f" with {', '.join(closed.others)}" if closed.others else ""
+    return f"{closed.kind} of {', '.join(closed.columns) or 'rows'}{others}{f' by {closed.by}' if closed.by else ''}"
+
+
+def _beside(closed: Closed) -> tuple[int, str, list[str]]:
+    """The newest disclosure, the digest of the version's values, and the files of the people behind all disclosures."""
+    last = newest()
+    known = (
+        Disclosure.objects.exclude(crowds="").filter(id__lte=last).order_by("crowds").values_list("crowds", flat=True)
+    )
+    data = DatasetVersion.objects.values_list("sha256", flat=True).get(
+        dataset=UUID(closed.dataset), number=closed.version
+    )
+    return last, data, [str(_folder() / crowds) for crowds in known.distinct()]
+
+
+def _folder() -> Path:
+    return Path(settings.GRID_STORAGE_DIR) / "crowds"
