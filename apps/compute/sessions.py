@@ -16,7 +16,7 @@ from apps.accounts.models import User
 from apps.accounts.queries import user_of_live_token
 from apps.compute import release
 from apps.compute.messages import Append, Bind, Export, Exported, Forget, Proposal, Propose, PutConstant, PutPlan, State
-from apps.compute.workers import CRASHED, Limits, Worker, Workers
+from apps.compute.workers import CRASHED, Cluster, Limits, Worker, Workers
 from apps.core.database import in_database
 from apps.core.locks import OwnFolder
 from apps.datasets.assets import AssetSpec
@@ -46,6 +46,13 @@ def limits() -> Limits:
         flops=settings.GRID_MAX_FLOPS,
         deadline=settings.GRID_DEADLINE,
     )
+
+
+def pool() -> Workers:
+    """The workers of this process, on the machines that the settings name."""
+    if settings.GRID_WORKERS == "forkserver":
+        return Workers()
+    return Workers(Cluster(settings.GRID_RAY_ADDRESS, Path(settings.GRID_STORAGE_DIR)))
 
 
 @dataclass(frozen=True, slots=True)
