@@ -30,6 +30,8 @@ logger = logging.getLogger("apps.compute.ray_broker")
 PLACES = "gridsite"
 """The resource that a machine of the cluster offers, one for each session that it takes."""
 SPARES = 2
+FIRST = 150.0
+"""Seconds until the first actor must be ready: a cluster may have to start a machine."""
 PATIENCE = 45.0
 """Seconds for which a session waits for its actor; less than the web process waits for its answer."""
 KNOCKS = 5.0
@@ -67,12 +69,13 @@ class Broker:
 
     async def begin(self) -> bool:
         """Have the first actor ready. Returns whether workers are without network; raises NotReadyError."""
-        self._fill()
-        done, _ = await asyncio.wait(self._spares, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
+        first = asyncio.create_task(self._actor())
+        self._spares.add(first)
+        await asyncio.wait([first], timeout=FIRST)
+        if not first.done():
             raise NotReadyError(FULL)
-        for spare in done:
-            spare.result()
+        first.result()
+        self._fill()
         return self._isolated is True
 
     async def opened(self, order: bytes) -> Any:

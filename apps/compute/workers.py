@@ -30,7 +30,7 @@ from apps.core import metrics
 from gridclient.wire.errors import GridError, InternalError, LimitExceededError
 
 READ = 256 * 1024
-START_SECONDS = 60.0
+START_SECONDS, CLUSTER_SECONDS = 60.0, 180.0
 MAX_REPLY = 256 * 2**20
 BACKLOG = 8 * 2**20
 """Bytes that may wait for a busy worker before `drain` (and `ask`) wait too."""
@@ -334,7 +334,7 @@ class Workers:
             self._server = self._spawned(theirs.fileno())
         ours.setblocking(False)
         self._control = ours
-        await self._readable(ours)
+        await self._readable(ours, START_SECONDS if self._cluster is None else CLUSTER_SECONDS)
         ready = ours.recv(1024)
         found = msgspec.msgpack.decode(ready, type=bool | str) if ready else "the node's log says why."
         if isinstance(found, str):
@@ -354,12 +354,12 @@ class Workers:
         return spawn("apps.compute.ray_broker", control, *where, more=safe | own)
 
     @staticmethod
-    async def _readable(control: socket.socket) -> None:
+    async def _readable(control: socket.socket, seconds: float = START_SECONDS) -> None:
         loop = asyncio.get_running_loop()
         event = asyncio.Event()
         loop.add_reader(control.fileno(), event.set)
         try:
-            await asyncio.wait_for(event.wait(), START_SECONDS)
+            await asyncio.wait_for(event.wait(), seconds)
         except TimeoutError as error:
             raise OSError("the forkserver does not answer") from error
         finally:
