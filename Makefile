@@ -22,7 +22,7 @@ help:
 setup: $(STAMP)
 
 # The stamp is written last: an interrupted build is taken up again.
-$(STAMP): requirements.txt requirements-dev.txt client_sdk/pyproject.toml
+$(STAMP): requirements.txt requirements-ray.txt requirements-dev.txt client_sdk/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt

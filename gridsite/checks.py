@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -106,6 +107,31 @@ def check_worker_isolation(app_configs: Apps, **kwargs: Any) -> list[CheckMessag
             id="grid.W001",
         )
     ]
+
+
+@register("grid", deploy=True)
+def check_cluster(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """A node whose sessions run elsewhere knows where, and speaks with it."""
+    found: list[CheckMessage] = []
+    if settings.GRID_ROLE != "node" or settings.GRID_WORKERS != "ray":
+        return found
+    if not settings.GRID_RAY_ADDRESS:
+        found.append(
+            Error(
+                "GRID_WORKERS is ray, but GRID_RAY_ADDRESS names no cluster.",
+                hint="Set it to host:port of the cluster's head.",
+                id="grid.E007",
+            )
+        )
+    if find_spec("ray") is None:
+        found.append(
+            Error(
+                "GRID_WORKERS is ray, but Ray is not installed.",
+                hint="pip install -r requirements-ray.txt",
+                id="grid.E008",
+            )
+        )
+    return found
 
 
 def can_isolate() -> bool:

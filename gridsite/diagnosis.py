@@ -18,8 +18,7 @@ from django.db import DatabaseError, connection
 
 from apps.audit.models import AuditHead
 from apps.audit.queries import verify
-from apps.compute.sessions import limits
-from apps.compute.workers import Workers
+from apps.compute.sessions import limits, pool
 from apps.core import clock
 from apps.core.database import in_database
 from apps.network import membership, outbound
@@ -170,19 +169,19 @@ def socket_limits() -> str:
 
 async def workers() -> Outcome:
     """A worker starts, and has no network."""
-    pool = Workers()
+    found = pool()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            await pool.start()
-            (await pool.open("doctor", limits(), Path(folder))).kill()
-    except (InternalError, OSError):
-        raise Problem(
-            "No worker could be started.", "The forkserver says above why: often memory, or a broken torch."
-        ) from None
+            await found.start()
+            (await found.open("doctor", limits(), Path(folder))).kill()
+    except InternalError as error:
+        raise Problem(error.message, "Often it is memory, or a broken torch; see docs/how-to/operate.md.") from None
+    except OSError:
+        raise Problem("No worker could be started.", "What workers come from does not answer.") from None
     finally:
-        await pool.close()
+        await found.close()
     # Whether they keep the network is a check of the settings, grid.W001.
-    return "one started" + (", without network" if pool.isolated else "")
+    return "one started" + (", without network" if found.isolated else "")
 
 
 def session_folders() -> str:

@@ -123,6 +123,17 @@ class Env:
 
         return self._read(name, "URL", default, help, parse)
 
+    def address(self, name: Text, *, help: Text) -> Text:
+        """`host:port`, an IPv6 address in brackets; unset: empty."""
+
+        def parse(raw: Text) -> Text:
+            parts = urlsplit(f"//{raw}")
+            if not parts.hostname or not _port(parts) or parts.netloc != raw or "@" in raw:
+                raise ValueError("it must be host:port")
+            return raw
+
+        return self._read(name, "host:port", "", help, parse)
+
     def database(self, name: Text, default: Database, *, help: Text) -> Database:
         """`postgres://user:password@host:port/name?sslmode=require`; unset means the embedded SQLite."""
         return self._read(name, "postgres://...", default, help, _postgres)

@@ -205,7 +205,7 @@ class Health:
                 await self._workers.start()
         except (OSError, InternalError):
             return {"workers": Problem("Workers cannot be started.", "The log says why; often it is memory.")}
-        return {"workers": f"{len(self._workers.pids)} at work"}
+        return {"workers": f"{len(self._workers.alive)} at work"}
 
     async def _channel_layer(self) -> dict[str, Outcome]:
         """A message that a process sends arrives."""

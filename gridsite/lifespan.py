@@ -19,7 +19,7 @@ from django.db import DatabaseError
 from apps.accounts.once import forget_old
 from apps.budgets import outside as ledger_head
 from apps.compute import live
-from apps.compute.workers import Workers
+from apps.compute.sessions import pool
 from apps.core import metrics, wake
 from apps.core.database import in_database
 from apps.core.locks import alone, remove_left, turn
@@ -40,7 +40,7 @@ class Lifespan:
     ) -> None:
         await receive()
         tasks: list[asyncio.Task[None]] = [_task(metrics.watch_loop(), "loop")]
-        workers = Workers()
+        workers = pool()
         scope["state"]["workers"] = workers
         tasks.append(_task(daily(), "daily"))
         tasks.append(_task(wake.hear(), "signals"))

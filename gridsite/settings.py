@@ -43,6 +43,14 @@ GRID_LOG = env.str("GRID_LOG", "plain", choices=("plain", "json"), help="Lines f
 GRID_DISK_FLOOR = env.int(
     "GRID_DISK_FLOOR", 2**28, help="Free bytes of the disks below which the deployment is not ready."
 )
+GRID_WORKERS = env.str(
+    "GRID_WORKERS",
+    "forkserver",
+    choices=("forkserver", "ray"),
+    help="Where sessions are computed: on this machine, or on those of a Ray cluster "
+    "(docs/how-to/past-one-machine.md).",
+)
+GRID_RAY_ADDRESS = env.address("GRID_RAY_ADDRESS", help="The Ray cluster's head, for example `10.0.0.5:6379`.")
 
 # --- limits -----------------------------------------------------------------------------------------------------
 GRID_MAX_UPLOAD = env.int(

@@ -24,7 +24,7 @@ from django.db import DatabaseError, transaction
 
 from apps.compute.models import LiveSession, WebProcess
 from apps.compute.queries import SILENT_AFTER
-from apps.compute.usage import usage_of
+from apps.compute.usage import ELSEWHERE, usage_of
 from apps.compute.workers import Worker, Workers
 from apps.core import clock
 from apps.core.database import delete_unlocked, in_database, waiting
@@ -178,7 +178,9 @@ async def _report(workers: Workers) -> dict[str, Any]:
 def _measure(forkserver: int | None, alive: Iterable[tuple[str | None, Worker]]) -> dict[str, Any]:
     found = []
     for session, worker in alive:
-        if (usage := usage_of(worker.pid)) is not None:
+        # What one on another machine takes is that machine's to tell.
+        usage = ELSEWHERE if worker.pid is None else usage_of(worker.pid)
+        if usage is not None:
             found.append({"pid": worker.pid, "session": session, "isolated": worker.isolated, **asdict(usage)})
     return {
         "own": _usage(os.getpid()),

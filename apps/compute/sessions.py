@@ -31,7 +31,7 @@ from apps.compute.messages import (
     Weighed,
 )
 from apps.compute.spending import Wanted
-from apps.compute.workers import CRASHED, Limits, Worker, Workers
+from apps.compute.workers import CRASHED, Cluster, Limits, Worker, Workers
 from apps.core.database import in_database
 from apps.core.locks import OwnFolder
 from apps.datasets.assets import AssetSpec
@@ -49,6 +49,8 @@ from gridclient.wire.tensors import check_header
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 ID_LENGTH = 36
+AGAIN_AFTER = 2.0
+"""Seconds after which a session begins anew that got no worker, or whose database failed."""
 MOST_REFUSED = 1_000
 """Refused datasets of which a session remembers why."""
 
@@ -61,6 +63,13 @@ def limits() -> Limits:
         flops=settings.GRID_MAX_FLOPS,
         deadline=settings.GRID_DEADLINE,
     )
+
+
+def pool() -> Workers:
+    """The workers of this process, on the machines that the settings name."""
+    if settings.GRID_WORKERS == "forkserver":
+        return Workers()
+    return Workers(Cluster(settings.GRID_RAY_ADDRESS, Path(settings.GRID_STORAGE_DIR)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +110,13 @@ class Session:
             if self._worker is None:
                 self._check_goes_on()
                 self._own_folder = self._own_folder or OwnFolder(self.folder)
-                self._worker = await self._workers.open(self.id, limits(), self.folder, self._on_lost)
+                try:
+                    self._worker = await self._workers.open(self.id, limits(), self.folder, self._on_lost)
+                except InternalError:
+                    # What was said meanwhile would be missing later: it is all said again, but not at once.
+                    self._stopped = True
+                    asyncio.get_running_loop().call_later(AGAIN_AFTER, self._on_lost)
+                    raise
                 if self._stopped:  # meanwhile, when there was nothing to end yet
                     self.stop()
             self._check_goes_on()

@@ -17,10 +17,14 @@ class Usage:
     """Of one process: bytes in whole mebibytes, and milliseconds of processors in hundreds. Exact ones would tell of
     private values."""
 
-    rss: int
+    rss: int | None
     pss: int | None
     """Its share: a page that several processes map counts by parts. None where the kernel does not tell."""
-    cpu: int
+    cpu: int | None
+
+
+ELSEWHERE = Usage(None, None, None)
+"""Of a process on another machine nothing is known here."""
 
 
 def usage_of(pid: int) -> Usage | None:

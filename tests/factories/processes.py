@@ -49,6 +49,21 @@ def children(pid: int) -> set[int]:
     return {child for child in _all() if _parent(child) == pid and running(child)}
 
 
+def descendants(pid: int) -> set[int]:
+    """Everything that `pid` started, and that they started, as long as it runs."""
+    found = set[int]()
+    todo = {pid}
+    while todo:
+        todo = {child for child in _all() if _parent(child) in todo and running(child)} - found
+        found |= todo
+    return found
+
+
+def command(pid: int) -> bytes:
+    """Its command line, or what it calls itself."""
+    return _read(pid, "cmdline")
+
+
 def forkserver(leader: int) -> int:
     """The process that the workers of a web process are forked from."""
     (found,) = [pid for pid in group(leader) if _parent(pid) == leader]

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from gridclient import settings
 from tests.faults import storm
-from tests.faults.ground import Ground, ground_in
+from tests.faults.neighbours import PLACES, Place, alone
 
-SEEDS = range(12)
 # Their starts of the node, on a machine that is busy.
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with pytest.MonkeyPatch.context() as patch, ground_in(tmp_path_factory.mktemp("storm")) as ground:
+@pytest.fixture(autouse=True, scope="module")
+def quiet() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "progress", False)
-        yield ground
+        yield
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_acknowledged_is_lost_and_nothing_happens_twice(ground: Ground, seed: int) -> None:
-    storm.run(ground, seed)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with alone(tmp_path_factory.mktemp("storm")) as place:
+        yield place
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nothing_acknowledged_is_lost_and_nothing_happens_twice(place: Place, seed: int) -> None:
+    storm.run(place, seed)
+
+
+@pytest.mark.parametrize("neighbour", ["postgres", "network"])
+def test_nor_when_what_the_node_leans_on_is_killed(neighbour: str, tmp_path: Path) -> None:
+    with PLACES[neighbour](tmp_path) as place:
+        for seed in range(2):
+            storm.run(place, seed)

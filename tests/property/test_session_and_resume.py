@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from apps.core.clock import now
-from apps.wire import answers, conversation, transfers
+from apps.wire import answers, guard, transfers
 from gridclient.batches import hello
 from gridclient.wire import messages as m
 from gridclient.wire.errors import AuthenticationError, ConnectionLostError, InternalError
@@ -212,7 +212,7 @@ class SessionAndResume(RuleBasedStateMachine):
         type(self).revoked = self.over = True
         for node in self.nodes_seen:
             if not node.ended:
-                self.say(node._doubt.set)
+                self.say(node.guard.doubt.set)
 
     # --- what holds ---
 
@@ -288,7 +288,7 @@ def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         if SessionAndResume.revoked:
             raise AuthenticationError("This token was revoked.")
 
-    monkeypatch.setattr(conversation, "in_database", live)
+    monkeypatch.setattr(guard, "in_database", live)
     monkeypatch.setattr(answers, "on_disk", _at_once)
     monkeypatch.setattr(transfers, "on_disk", _at_once)
 

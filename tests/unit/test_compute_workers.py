@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from apps.compute.messages import Append, Evaluate, Forget, Limits, Proposal, Propose, PutConstant
-from apps.compute.workers import ROOT, Worker, Workers
+from apps.compute.spawning import ROOT
+from apps.compute.workers import Worker, Workers
 from gridclient.program.graph import Dtype, Node, Ref, constant, tensor_digest
 from gridclient.wire.errors import InternalError, LimitExceededError
 from gridclient.wire.messages import TensorHeader

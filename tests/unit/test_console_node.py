@@ -70,6 +70,16 @@ def test_a_worker_that_has_the_network_is_an_alarm(people: People) -> None:
     assert "Some workers have the network of the machine" in text(at(people, "administrator").get(PAGE))
 
 
+def test_a_worker_on_another_machine_is_shown_without_figures_that_nobody_has(people: People) -> None:
+    process = serving()
+    session = session_of(people.scientist, process)
+    process.report |= {"workers": [worker_of(session) | {"pid": None, "rss": None, "pss": None, "cpu": None}]}
+    live.write(process, [session])
+    for page in (PAGE, page_of(session)):
+        shown = text(at(people, "administrator").get(page))
+        assert "on another machine" in shown and "not known" in shown, page
+
+
 def test_a_node_without_anybody_says_what_will_appear(people: People) -> None:
     shown = text(at(people, "administrator").get(PAGE))
     assert "Nobody is connected." in shown and "No process of this node has written of itself lately." in shown

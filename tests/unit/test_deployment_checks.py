@@ -56,6 +56,7 @@ def test_development_on_this_machine_passes(settings: Settings) -> None:
         ({"GRID_URL": "http://hospital.example.org"}, "grid.E003"),
         ({"ALLOWED_HOSTS": ["other.example.org"]}, "grid.E004"),
         ({"ALLOWED_HOSTS": ["*", "hospital.example.org"]}, "grid.E005"),
+        ({"GRID_WORKERS": "ray"}, "grid.E007"),
     ],
 )
 def test_weak_setting_is_refused(settings: Settings, changes: dict[str, Any], code: str) -> None:
@@ -72,6 +73,15 @@ def test_keys_that_others_can_read_are_refused(settings: Settings, tmp_path: Pat
     apply(settings, GRID_KEYS_DIR=tmp_path / "open")
     (tmp_path / "open").mkdir(mode=0o755)
     assert [message.id for message in found()] == ["grid.E006"]
+
+
+def test_a_node_whose_cluster_is_named_starts_and_one_without_ray_says_what_to_install(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(settings, GRID_WORKERS="ray", GRID_RAY_ADDRESS="10.0.0.5:6379")
+    assert found() == []
+    monkeypatch.setattr("gridsite.checks.find_spec", lambda name: None)
+    assert [message.id for message in found()] == ["grid.E008"]
 
 
 def test_operator_learns_when_workers_keep_the_network(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

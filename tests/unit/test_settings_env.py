@@ -130,6 +130,20 @@ def test_database_address_of_another_kind_is_refused_without_repeating_it(raw: s
     assert raw not in str(caught.value)
 
 
+@pytest.mark.parametrize("raw", ["10.0.0.5:6379", "head.example.org:6379", "[fe80::1]:6379"])
+def test_cluster_is_reached_by_host_and_port(raw: str) -> None:
+    assert Env({"X": raw}).address("X", help="") == raw
+
+
+@pytest.mark.parametrize(
+    "raw", ["head", "head:", ":6379", "ray://head:6379", "head:port", "a:1/b", "me:hunter2@head:1"]
+)
+def test_cluster_at_anything_else_is_refused_without_repeating_it(raw: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match="X is not valid") as caught:
+        Env({"X": raw}).address("X", help="")
+    assert raw not in str(caught.value)
+
+
 def test_folder_must_have_a_name() -> None:
     with pytest.raises(ImproperlyConfigured):
         Env({"X": ""}).path("X", Path("var"), help="")

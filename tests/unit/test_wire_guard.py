@@ -13,7 +13,7 @@ from django.db import OperationalError
 from apps.compute.release import Caller
 from apps.compute.workers import Workers
 from apps.core.clock import now
-from apps.wire import conversation
+from apps.wire import conversation, guard
 from apps.wire.hello import Greeted
 from gridclient.wire.errors import AuthenticationError, GridError, InternalError
 
@@ -34,21 +34,20 @@ def test_a_database_that_fails_ends_the_connection_and_leaves_the_doubt(
     async def scenario() -> None:
         caller = Caller(uuid4(), 1, now() + timedelta(hours=1))
         one = conversation.Conversation(Greeted("ward", "dana", [], "", caller), cast(Workers, None))
-        one._doubt, one._checking = asyncio.Event(), asyncio.Lock()
-        one._doubt.set()
+        one.guard.doubt.set()
 
         async def goodbye(error: GridError) -> None:
             said.append(error)
 
         monkeypatch.setattr(one, "goodbye", goodbye)
-        guard = asyncio.create_task(one._guard())
+        guard = asyncio.create_task(one._end_with_token())
         await asked.wait()
-        one._doubt.set()
+        one.guard.doubt.set()
         await guard
         with pytest.raises(AuthenticationError):
-            await one.check_token()
+            await one.guard.check()
 
-    monkeypatch.setattr(conversation, "in_database", answered)
+    monkeypatch.setattr(guard, "in_database", answered)
     asyncio.run(scenario())
     assert [type(error) for error in said] == [InternalError]
     assert answers == []

@@ -13,7 +13,7 @@ import pytest
 from apps.compute.release import Caller
 from apps.compute.workers import Workers
 from apps.core.clock import now
-from apps.wire import conversation, parked
+from apps.wire import conversation, guard, parked
 from apps.wire.hello import Greeted
 from gridclient.wire import messages as m
 from gridclient.wire.errors import AuthenticationError
@@ -78,7 +78,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Scenario], None]:
             await one.end()
             assert not set(parked._by_digest.values())
 
-    monkeypatch.setattr(conversation, "in_database", alive)
+    monkeypatch.setattr(guard, "in_database", alive)
     return lambda scenario: asyncio.run(run(scenario))
 
 
@@ -139,8 +139,8 @@ def test_what_was_kept_for_a_client_does_not_leave_once_its_token_is_revoked(
         assert await one.attach(first, greeted)
         one.detach(first, left=False)
         await one.reply(m.Submitted(1, "kept"))
-        monkeypatch.setattr(conversation, "in_database", revoked)
-        one._doubt.set()  # the commit of the revocation does this
+        monkeypatch.setattr(guard, "in_database", revoked)
+        one.guard.doubt.set()  # the commit of the revocation does this
         with pytest.raises(AuthenticationError):
             await one.attach(second, greeted)
         assert second.said == []
@@ -198,5 +198,5 @@ def test_who_fills_the_node_loses_their_own_waiting_session_first(
         for each in (*waiting, next_one):
             await each.end()
 
-    monkeypatch.setattr(conversation, "in_database", alive)
+    monkeypatch.setattr(guard, "in_database", alive)
     asyncio.run(scenario())

@@ -93,7 +93,7 @@ class Event(Record):
 class OpenSession(Record):
     """A session on a node, as it stood a few seconds ago: `id`, `user`, `client`, `opened`, `state` (connected, waiting
     for its client, or stopping), `waits_since`, `open_asks`, `last_error`, `worker` (`pid`; `rss` and `pss` in bytes,
-    `cpu` in milliseconds; `isolated` from the network)."""
+    `cpu` in milliseconds; `isolated` from the network; of one on another machine, only that is known)."""
 
     shown = ("id", "user", "state", "opened", "client", "open_asks", "last_error")
 

@@ -11,6 +11,8 @@ import msgspec
 
 LONG = 4_000
 """Most items that one mutation makes of one; bombs of megabytes are in tests/unit/test_decoding_bombs.py."""
+MOST = 2**25
+"""Most bytes of an input before these are bent."""
 LONGEST = 2**18
 """Most characters of a text that is said again and again."""
 NUMBERS = [
@@ -71,7 +73,10 @@ class Mutator:
             tree = self._bent(tree, trees, pool)
         try:
             data = encode(tree)
-        except (UnicodeEncodeError, TypeError, OverflowError, RecursionError):  # an odd key, or a number beyond 64 bits
+            if len(data) > MOST:
+                raise OverflowError
+        except (UnicodeEncodeError, TypeError, OverflowError, RecursionError, MemoryError):
+            # An odd key, a number beyond 64 bits, or lists of lists of lists: longer than anybody would be let send.
             data = encode(self.one_of(trees))
         return self.bytes(data) if self.random.random() < 0.25 else data
 
