@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from rest_framework.request import Request
 
+from apps.budgets.pots import ENTITIES
 from gridclient.wire.errors import InvalidInputError
 
 T = TypeVar("T")
@@ -79,6 +80,14 @@ class NewGrant(Body, frozen=True):
     epsilon: float | None = None
     expires: str | None = None
     reason: str = ""
+
+
+class NewDomain(Body, frozen=True):
+    """A privacy domain. `statement`: why nobody in it is in another one; `entities`: the most there can be."""
+
+    slug: str
+    statement: str
+    entities: int = ENTITIES
 
 
 class Judgement(Body, frozen=True):

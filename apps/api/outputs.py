@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Any
 from uuid import UUID
 
 from apps.accounts.models import AccessToken, Team, User
 from apps.audit.models import AuditEvent
+from apps.budgets.models import Domain, Pot
 from apps.compute.models import LiveSession
+from apps.core.clock import now
 from apps.datarequests.models import DataRequest
 from apps.datarequests.queries import words_for
 from apps.permissions.models import Grant
@@ -70,6 +72,29 @@ def grant(row: Grant) -> dict[str, Any]:
         "program_hash": row.program_hash,
         "request": row.request_id,
     }
+
+
+def domains(rows: Sequence[Domain]) -> list[dict[str, Any]]:
+    """Privacy domains with their present pots for questions."""
+    moment = now()
+    pots = Pot.objects.filter(domain__in=rows, kind=Pot.Kind.QUERIES, block="")
+    found = {(pot.domain_id, pot.epoch): pot for pot in pots}
+    shown = []
+    for row in rows:
+        pot = found[row.pk, row.epoch]
+        shown.append(
+            {
+                "name": row.slug,
+                "statement": row.statement,
+                "entities": row.entities,
+                "epoch": row.epoch,
+                "frozen": row.frozen,
+                "epsilon": pot.epsilon,
+                "delta": pot.delta,
+                "left": pot.as_epsilon(pot.available(moment) - pot.spent),
+            }
+        )
+    return shown
 
 
 def data_request(row: DataRequest, visible: Set[UUID]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ urlpatterns = [
     path("datasets/<str:slug>/", datasets.OneDataset.as_view()),
     path("datasets/<str:slug>/grants/", datasets.Grants.as_view()),
     path("datasets/<str:slug>/budget/", budgets.OneBudget.as_view()),
+    path("domains/", budgets.Domains.as_view()),
     path("releases/", budgets.Releases.as_view()),
     path("releases/<uuid:id>/", budgets.OneRelease.as_view()),
     path("grants/<int:id>/", datasets.OneGrant.as_view()),

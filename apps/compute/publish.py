@@ -17,6 +17,8 @@ from apps.accounts.once import Asked, kept_reply, once
 from apps.accounts.queries import resolve_users, user_of_live_token
 from apps.audit.actions import record
 from apps.audit.verbs import Verb
+from apps.budgets.actions import place
+from apps.budgets.models import Domain
 from apps.compute.messages import Ingest
 from apps.compute.messages import Ingested as IngestedReply
 from apps.compute.release import Caller
@@ -89,7 +91,7 @@ def _problems(caller: Caller, spec: PublishSpec) -> list[str]:
     check_can_publish(user)
     _existing(user, spec.replace)
     _existing(user, spec.entities_of)
-    checks: list[Callable[[], object]] = [lambda: resolve_users(spec.allowed_users)]
+    checks: list[Callable[[], object]] = [lambda: resolve_users(spec.allowed_users), lambda: _domain(spec)]
     checks += [partial(normal, tag) for tag in spec.tags]
     problems: dict[str, None] = {}
     for check in checks:
@@ -111,6 +113,21 @@ def _existing(user: User, slug: str | None) -> Dataset | None:
     return dataset
 
 
+def _domain(spec: PublishSpec) -> Domain | None:
+    """The domain that the specification names. Raises InvalidInputError where there is none, or it came too late."""
+    if spec.domain is None:
+        return None
+    if spec.replace is not None:
+        raise InvalidInputError("domain: whose people these are was said with the first version, and stays.")
+    found = Domain.objects.filter(slug=spec.domain).first()
+    if found is None:
+        raise InvalidInputError(
+            f"domain: there is no privacy domain {spec.domain!r}. Open it with node.open_domain(name, statement=...), "
+            "or leave it out: then these are people of the node's default domain."
+        )
+    return found
+
+
 @transaction.atomic
 def _commit(caller: Caller, asked: Asked, spec: PublishSpec, ingested: Ingested, out: Path) -> Any:
     user = user_of_live_token(caller.token)
@@ -127,6 +144,8 @@ def _publish(user: User, spec: PublishSpec, ingested: Ingested, out: Path) -> di
         dataset = create_dataset(spec=spec, ingested=ingested, folder=out)
         version = dataset.current
         own(dataset, owner=user)
+        if (domain := _domain(spec)) is not None:
+            place(dataset, domain, by=user)
         verb = Verb.DATASET_PUBLISHED
     record(
         verb,

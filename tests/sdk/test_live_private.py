@@ -31,7 +31,10 @@ BOUNDS = {"weight": (0.5, 6.0), "height": (130.0, 200.0), "taller": (135.0, 260.
 
 
 def publish(owner: Node, frame: pd.DataFrame = FRAME, **declared: Any) -> Dataset:
+    # People of their own: the budget of the default domain is everybody's.
+    domain = owner.open_domain(fresh("people"), statement="Made up for one test.", entities=100_000).name
     given: dict[str, Any] = {"name": fresh("private"), "bounds": BOUNDS, "categories": {"smokes": SMOKES}, **declared}
+    given.setdefault("domain", domain)
     return owner.dataset(grid.private_table(frame, **given).send(owner).dataset)
 
 
@@ -203,3 +206,18 @@ def test_a_certificate_says_what_is_promised(table: Any, scientist: Node, births
     assert certificate["mechanism"] == "gaussian"
     assert certificate["data"] == [{"dataset": births.name, "version": 1}]
     assert certificate["position"] == answer.receipt.position
+
+
+def test_another_domain_has_a_budget_of_its_own_and_the_default_one_is_shared(owner: Node, scientist: Node) -> None:
+    first, second = publish(owner), publish(owner)
+    for dataset in (first, second):
+        dataset.grant(scientist.user, "release", epsilon=1.0, reason=WHY)
+    before = scientist.budget(second.name).left
+    scientist.dataset(first.name).pointer()["weight"].sum().get(epsilon=0.5)
+    assert scientist.budget(second.name).left == before
+    shared = publish(owner, domain=scientist.budget(first.name).domain)
+    shared.grant(scientist.user, "release", epsilon=1.0, reason=WHY)
+    assert scientist.budget(shared.name).left == scientist.budget(first.name).left < before
+    with pytest.raises(grid.InvalidInputError, match="open_domain"):
+        publish(owner, domain="nobody")
+    assert {"default", scientist.budget(first.name).domain} <= {domain.name for domain in owner.domains()}

@@ -21,7 +21,7 @@ from gridclient.identity import Account, identity_of, sign_in, with_token
 from gridclient.listings import DATASETS, PLANS, POINTERS, REQUESTS, Listing
 from gridclient.program.graph import Node as ProgramNode
 from gridclient.program.graph import Ref
-from gridclient.records import Budget, OpenSession
+from gridclient.records import Budget, Domain, OpenSession
 from gridclient.requests import DataRequest, GetNotPermittedError, checked_reason
 from gridclient.wire import messages as m
 from gridclient.wire.errors import (
@@ -288,6 +288,15 @@ class Node(Administration, Discovery):
     def budget(self, dataset: str) -> Budget:
         """What is left for me of the epsilon that all private answers about a dataset's people may take."""
         return Budget(self.http.get(f"datasets/{quote(dataset, safe='')}/budget/"))
+
+    def open_domain(self, name: str, *, statement: str, entities: int = 100_000) -> Domain:
+        """Open a privacy domain: a population with a budget of its own. `statement`: why nobody in it is in another
+        one, which the audit log keeps; `entities`: the most people there can be. Publish into it with `domain=name`."""
+        return Domain(self.http.post("domains/", slug=name, statement=statement, entities=entities))
+
+    def domains(self) -> Listing[Domain]:
+        """The privacy domains of this node, with what is left of their budgets."""
+        return Domain.listed(self.http.pages("domains/"))
 
     def request_budget(self, dataset: str, *, epsilon: float, reason: str) -> Budget:
         """Ask the owner of a dataset for a `release` grant of so much. Returns what is there meanwhile."""

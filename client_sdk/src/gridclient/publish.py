@@ -37,6 +37,7 @@ class Declared:
     rows: str | None = None
     max_rows: int | None = None
     max_rows_per_entity: int = 1
+    domain: str | None = None
 
     def problems(self, length: int) -> Problems:
         """What is wrong with it for data of `length` rows."""
@@ -55,6 +56,8 @@ class Declared:
             found.append("rows: a private number of rows needs max_rows=N, the number up to which it is padded.")
         if self.max_rows is not None and self.max_rows < length:
             found.append("max_rows: there are more rows than that.")
+        if self.domain is not None and not isinstance(self.domain, str):
+            found.append("domain: the name of a privacy domain, or None for the node's default one.")
         if length == 0:
             found.append("values: there is no row.")
         return found
@@ -111,6 +114,7 @@ class Publication:
             accounts_may_compute=declared.accounts_may_compute,
             allowed_users=list(declared.allowed_users),
             replace=old.name if old else None,
+            domain=declared.domain,
         )
 
     def values(self) -> list[Buffer]:
@@ -194,7 +198,7 @@ def private_tensor(
     max_rows_per_entity: int = 1,
     mock: Any = None,
     edges: Mapping[str, Sequence[Any]] | None = None,
-    domain: None = None,
+    domain: str | None = None,
 ) -> PrivateTensor:
     """Make a tensor private: a torch tensor or numpy array whose first axis is rows.
 
@@ -208,7 +212,7 @@ def private_tensor(
     rows, max_rows "public"; or max_rows=N: the number of rows is private, padded to N
     mock           public look-alike values; None: made by the node from public metadata
     edges          {column: [edge, ...]}: the cells of its histogram, for who may take exact aggregates
-    domain         None: the node's privacy domain
+    domain         the privacy domain whose people these are (`node.open_domain`); None: the node's default one
 
     Raises InvalidInputError with every problem that can be seen here.
     """
@@ -219,7 +223,16 @@ def private_tensor(
     if tensor.ndim == 0:
         raise InvalidInputError("values has no rows: its first axis is rows.")
     declared = Declared(
-        allowed_users, name, visibility, accounts_may_compute, entities_of, missing, rows, max_rows, max_rows_per_entity
+        allowed_users,
+        name,
+        visibility,
+        accounts_may_compute,
+        entities_of,
+        missing,
+        rows,
+        max_rows,
+        max_rows_per_entity,
+        domain,
     )
     problems = declared.problems(tensor.shape[0])
     found = with_aggregates(tensor_columns(tensor.shape, columns, bounds, problems), edges, (), problems)
@@ -229,7 +242,7 @@ def private_tensor(
         public.shape[1:] != tensor.shape[1:] or public.dtype != tensor.dtype or public.ndim == 0
     ):
         problems.append("mock: rows of the same shape and dtype as the values.")
-    _check_people(entities, entities_of, domain, problems)
+    _check_people(entities, entities_of, problems)
     check(problems)
     return PrivateTensor(tensor, public, identifiers, declared, found)
 
@@ -253,7 +266,7 @@ def private_table(
     mock: Any = None,
     edges: Mapping[str, Sequence[Any]] | None = None,
     partitions: Sequence[str] = (),
-    domain: None = None,
+    domain: str | None = None,
 ) -> PrivateTable:
     """Make a table private: a CSV or Parquet path, or a pandas, polars or Arrow table.
 
@@ -279,7 +292,16 @@ def private_table(
             [*kept, *([entities] if entities in source.column_names and entities not in kept else [])]
         )
     declared = Declared(
-        allowed_users, name, visibility, accounts_may_compute, entities_of, missing, rows, max_rows, max_rows_per_entity
+        allowed_users,
+        name,
+        visibility,
+        accounts_may_compute,
+        entities_of,
+        missing,
+        rows,
+        max_rows,
+        max_rows_per_entity,
+        domain,
     )
     problems += declared.problems(source.num_rows)
     found = table_columns(source.schema, bounds, categories, entities, problems)
@@ -291,7 +313,7 @@ def private_table(
         problems += [f"mock: it has no column {column!r}." for column in absent]
         if not absent:
             public = public.select([column.name for column in found])
-    _check_people(entities, entities_of, domain, problems)
+    _check_people(entities, entities_of, problems)
     check(problems)
     return PrivateTable(source, public, entities, declared, found)
 
@@ -363,11 +385,9 @@ def _identifiers(entities: Any, length: int, problems: Problems) -> torch.Tensor
     return torch.from_numpy(np.frombuffer(padded, dtype=np.uint8).reshape(length, width))
 
 
-def _check_people(entities: Any, entities_of: Any, domain: Any, problems: Problems) -> None:
+def _check_people(entities: Any, entities_of: Any, problems: Problems) -> None:
     if entities is not None and entities_of is not None:
         problems.append("entities: with entities_of the other dataset says who each row is; leave one of the two out.")
-    if domain is not None:
-        problems.append("domain: this node has one privacy domain; leave domain=None.")
 
 
 def _slug(dataset: Any) -> str | None:

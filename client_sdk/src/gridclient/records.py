@@ -84,6 +84,13 @@ class Budget(Record):
     shown = ("dataset", "allowance", "spent", "remaining", "epsilon", "delta")
 
 
+class Domain(Record):
+    """A privacy domain: `name`, `statement` (why its people are in no other), `entities`, `epoch`, `frozen` (why, or
+    ""), and of its pot for questions `epsilon`, `delta`, `left`."""
+
+    shown = ("name", "epsilon", "left", "epoch", "entities", "frozen")
+
+
 class Event(Record):
     """One line of the audit log: `seq`, `at`, `verb`, `actor`, `target`, `payload`."""
 

@@ -27,7 +27,8 @@ class PublishSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `kind`: "tensor" | "table". `entities`: None (each row is one person), "" (tensor: the upload's `entities`) or a
     table's column name. `missing`: "refuse", "null" or a number. `max_rows`: None (n is public) or the padded n.
     `visibility` and `accounts_may_compute`: None is "listed" and true for a new dataset, and no change for a new
-    version. `replace`: slug of a dataset that gets a new version.
+    version. `replace`: slug of a dataset that gets a new version. `domain`: slug of the privacy domain whose people
+    these are, None for the node's default.
     """
 
     kind: str
@@ -44,3 +45,4 @@ class PublishSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accounts_may_compute: bool | None = None
     allowed_users: list[str] = []
     replace: str | None = None
+    domain: str | None = None
