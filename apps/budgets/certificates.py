@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 from apps.accounts.models import User
@@ -12,7 +13,6 @@ from apps.budgets import accountant
 from apps.budgets.models import Charge, Release
 from apps.budgets.pricing import ARGMAX
 from apps.permissions.queries import datasets_visible_to
-from gridclient import __version__
 
 UNIT = "entity"
 ADJACENCY = "all rows of one entity are replaced by null records, which contribute nothing"
@@ -53,7 +53,7 @@ def certificate(release: Release, *, to: User) -> dict[str, Any]:
         "hash": release.hash,
         "previous": release.previous,
         "audit_event": release.event,
-        "code_version": __version__,
+        "code_version": version("gridclient"),
     }
 
 
@@ -82,4 +82,4 @@ def _named(versions: Sequence[Sequence[Any]], to: User) -> list[dict[str, Any]]:
     """The data by name; by id what `to` may not see."""
     visible = datasets_visible_to(to).filter(pk__in=[dataset for dataset, _ in versions])
     names = {str(key): slug for key, slug in visible.values_list("pk", "slug")}
-    return [{"dataset": names.get(dataset, dataset), "version": version} for dataset, version in versions]
+    return [{"dataset": names.get(dataset, dataset), "version": number} for dataset, number in versions]

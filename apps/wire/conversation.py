@@ -83,6 +83,7 @@ class Conversation:
         self._answers = Answers(self)
         self._sessions: set[Session] = set()
         """The one of the program, and those of earlier ones until their last answer has arrived."""
+        self._lost: bool
         self._begin_anew()
 
     async def begin(self) -> None:
@@ -305,7 +306,8 @@ class Conversation:
 
     def _begin_anew(self) -> None:
         session = Session(self._workers, caller=self.caller, on_lost=lambda: self._worker_ended(session))
-        self.session, self._lost = session, False
+        self.session = session
+        self._lost = False
         self._sessions.add(session)
         self.uploads = Uploads(session.folder, settings.GRID_MAX_UPLOAD)
 

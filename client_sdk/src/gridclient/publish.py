@@ -37,7 +37,7 @@ class Declared:
     rows: str | None = None
     max_rows: int | None = None
     max_rows_per_entity: int = 1
-    domain: str | None = None
+    domain: Any = None
 
     def problems(self, length: int) -> Problems:
         """What is wrong with it for data of `length` rows."""
@@ -56,7 +56,7 @@ class Declared:
             found.append("rows: a private number of rows needs max_rows=N, the number up to which it is padded.")
         if self.max_rows is not None and self.max_rows < length:
             found.append("max_rows: there are more rows than that.")
-        if self.domain is not None and not isinstance(self.domain, str):
+        if not isinstance(self.domain, str | None):
             found.append("domain: the name of a privacy domain, or None for the node's default one.")
         if length == 0:
             found.append("values: there is no row.")

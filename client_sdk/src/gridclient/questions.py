@@ -40,7 +40,7 @@ Finish = Callable[[torch.Tensor, torch.Tensor], Finished]
 class Question:
     """What is asked: `pointer` is the sum over people on the node, of which the answer is made here."""
 
-    def __init__(self, pointer: Pointer, finish: Finish, words: str) -> None:
+    def __init__(self, pointer: Any, finish: Finish, words: str) -> None:
         self.pointer = pointer
         self._finish, self._words = finish, words
 
@@ -52,11 +52,12 @@ class Question:
         found = self._finish(sums.double(), sigmas)
         answer: Any = found.answer
         answer.receipt, answer.interval = receipt, (found.low, found.high)
-        return answer  # type: ignore[no-any-return]
+        return answer
 
     def estimate(self, *, epsilon: float) -> Estimate:
         """What it would cost, and the noise of the sums that it is made of. Free."""
-        return self.pointer.estimate(epsilon=epsilon)  # type: ignore[no-any-return]
+        found: Estimate = self.pointer.estimate(epsilon=epsilon)
+        return found
 
     def request(self, reason: str) -> Any:
         """Ask the people who decide on the table for the exact sums."""
