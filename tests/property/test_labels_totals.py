@@ -14,8 +14,9 @@ import torch
 
 from apps.compute.labels import AGG, NOTHING, PUBLIC, ROWS, Call, Dependence, Label, Operand
 from apps.compute.operations import TABLE
-from apps.compute.readers.contributions import COUNT, KINDS, LOSSES, PRODUCTS, SUMS, dims, of_loss, of_product, of_sum
+from apps.compute.readers.contributions import COUNT, KINDS, PRODUCTS, SUMS, dims, of_loss, of_product, of_sum
 from apps.compute.readers.labels import judge
+from apps.compute.readers.losses import LOSSES
 from apps.compute.rules.affine import AFFINE
 from apps.compute.rules.networks import broadcast
 from apps.compute.targets import TARGETS, bind

@@ -21,7 +21,6 @@ from apps.compute.readers.bounds import Bounds
 from apps.compute.readers.contributions import (
     COUNT,
     KINDS,
-    LOSSES,
     PRODUCTS,
     SUMS,
     dims,
@@ -31,6 +30,7 @@ from apps.compute.readers.contributions import (
     row_axes,
 )
 from apps.compute.readers.intervals import Interval, Pair, hull, made
+from apps.compute.readers.losses import LOSSES
 from apps.compute.readers.people import People, people
 from apps.compute.readers.torch import TorchReader
 from apps.compute.rules.networks import MEAN, NONE, broadcast

@@ -17,6 +17,7 @@ from apps.compute.judging import Fact
 from apps.compute.labels import PUBLIC, ROWS, Shape
 from apps.compute.programs import MAX_LINE, Program
 from apps.compute.readers.intervals import POINTWISE, Given, Interval, Pair, cleaned, hull, made, within
+from apps.compute.readers.losses import LOSSES
 from apps.compute.readers.slices import SLICES
 from apps.compute.readers.torch import TorchReader
 from apps.compute.targets import DTYPES, TARGETS, called
@@ -25,7 +26,7 @@ from apps.datasets.ingest.rules import allowed
 from gridclient.program.graph import ASSET, Ref
 from gridclient.wire.errors import UnboundedError
 
-RULES = POINTWISE | SLICES
+RULES = POINTWISE | LOSSES | SLICES
 NARROW = frozenset({"bool", "uint8", "int8", "int16"})
 """dtypes that are bounds by themselves."""
 _INPUTS = frozenset({ASSET, "grid::column", "grid::columns"})

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from apps.compute.labels import Shape
+from apps.compute.readers.losses import LOSSES
 from apps.compute.rules.networks import MEAN, NONE
 from apps.compute.targets import DTYPES, TARGETS, called
 
@@ -62,11 +63,6 @@ PRODUCTS: dict[str, Product] = {
     "aten::vdot": Product("self", "other", "n,n->n"),
     "aten::bmm": Product("self", "mat2", "pan,pnb->npab"),
 }
-LOSSES = frozenset(
-    """aten::mse_loss aten::smooth_l1_loss aten::huber_loss aten::soft_margin_loss
-    aten::binary_cross_entropy aten::binary_cross_entropy_with_logits""".split()
-)
-"""Losses of elements, added up or averaged."""
 COUNT = "grid::count"
 KINDS = frozenset({*SUMS, *PRODUCTS, *LOSSES, COUNT})
 """Every operation that makes a total of rows."""

@@ -310,60 +310,6 @@ def _equal(given: Given) -> Interval | Pair:
     return Interval(*pair, sqrt(private[0].low.numel()) if alone else inf)
 
 
-def _difference(given: Given) -> torch.Tensor:
-    """The most by which a prediction and its target can be apart."""
-    (a, b), (c, d) = given.interval("self").pair, given.interval("target").pair
-    return torch.maximum((b - c).abs(), (d - a).abs())
-
-
-def _weight(given: Given) -> torch.Tensor:
-    """The most that one element of a loss counts."""
-    most = torch.ones((), dtype=torch.float64)
-    for name in ("weight", "pos_weight"):
-        if given.args.get(name) is not None:
-            most = most * given.interval(name).largest.clamp(min=1)
-    return most
-
-
-def _up_to(most: Callable[[Given], torch.Tensor]) -> Rule:
-    """A loss, which is never negative."""
-
-    def rule(given: Given) -> Pair:
-        high = most(given)
-        return torch.zeros_like(high), high
-
-    return rule
-
-
-def _entropy(given: Given) -> Pair:
-    """Torch's logarithms end at -100."""
-    return _signed(given, torch.full(given.shape, 100.0, dtype=torch.float64))
-
-
-def _logits(given: Given) -> Pair:
-    """Between the two labels; other targets than those are unbounded."""
-    target = given.interval("target")
-    labels = bool((target.low >= 0).all() and (target.high <= 1).all())
-    return _signed(given, given.interval("self").largest + log(2)) if labels else within(-inf, inf)(given)
-
-
-def _signed(given: Given, most: torch.Tensor) -> Pair:
-    """A loss whose weights, where there are any, may be negative."""
-    high = most * _weight(given)
-    weighted = any(given.args.get(name) is not None for name in ("weight", "pos_weight"))
-    return (-high if weighted else torch.zeros_like(high)), high
-
-
-_LOSSES: dict[str, Rule] = {
-    "aten::mse_loss": _up_to(lambda given: _difference(given) ** 2),
-    "aten::smooth_l1_loss": _up_to(_difference),
-    "aten::huber_loss": _up_to(lambda given: _difference(given) * given.args["delta"]),
-    "aten::soft_margin_loss": _up_to(
-        lambda given: given.interval("self").largest * given.interval("target").largest + log(2)
-    ),
-    "aten::binary_cross_entropy": _entropy,
-    "aten::binary_cross_entropy_with_logits": _logits,
-}
 _INCREASING = "relu sigmoid tanh exp exp2 expm1 floor ceil round trunc sign sgn atan asinh sinh erf deg2rad rad2deg"
 _BETWEEN = {"sin": (-1, 1), "cos": (-1, 1), "_softmax": (0, 1), "frac": (-1, 1), "atan2": (-pi, pi), "sinc": (-0.22, 1)}
 _DIPS = {"silu": -0.279, "gelu": -0.17, "mish": -0.309, "hardswish": -0.375}
@@ -404,6 +350,5 @@ POINTWISE: dict[str, Rule] = {
     "aten::fmin": lambda given: hull(given.interval("self").pair, given.interval("other").pair),
     "aten::fmax": lambda given: hull(given.interval("self").pair, given.interval("other").pair),
     "aten::leaky_relu": _leaky,
-    **_LOSSES,
 }
 """Element by element."""
