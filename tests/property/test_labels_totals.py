@@ -14,9 +14,11 @@ import torch
 
 from apps.compute.labels import AGG, NOTHING, PUBLIC, ROWS, Call, Dependence, Label, Operand
 from apps.compute.operations import TABLE
-from apps.compute.readers.contributions import COUNT, KINDS, PRODUCTS, SUMS, dims, of_product, of_sum
+from apps.compute.readers.contributions import COUNT, KINDS, PRODUCTS, SUMS, dims, of_loss, of_product, of_sum
 from apps.compute.readers.labels import judge
+from apps.compute.readers.losses import LOSSES
 from apps.compute.rules.affine import AFFINE
+from apps.compute.rules.networks import broadcast
 from apps.compute.targets import TARGETS, bind
 from gridclient.program.graph import Ref
 from tests.factories.operations import Sample, T, draw, samples, samples_of
@@ -104,6 +106,14 @@ def added(sample: Sample, labels: list[Label], values: list[torch.Tensor]) -> to
     if sample.op in PRODUCTS:
         product = PRODUCTS[sample.op]
         return of_product(product, held[product.left], held[product.right])
+    if sample.op in LOSSES:
+        shape = broadcast(tuple(held["self"].shape), tuple(held["target"].shape))
+        axis = next(
+            label.axis + len(shape) - len(given.shape)
+            for label, given in zip(labels, sample.operands, strict=True)
+            if label.kind == ROWS
+        )
+        return of_loss(sample.op, {**bound, **held}, axis)
     value, axis = held["self"], labels[0].axis
     reduced = dims(tuple(value.shape), bound)
     kind = SUMS[sample.op]
@@ -125,7 +135,7 @@ def test_a_total_is_the_sum_of_what_each_row_adds_and_of_nobody_elses(op: str) -
         values = [draw(given, source) for given in sample.operands]
         before = added(sample, labels, values)
         (exact,) = sample.run(values)
-        torch.testing.assert_close(before.sum(0), exact.double().reshape(-1), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(before.sum(0), exact.double().reshape(-1), rtol=1e-3, atol=1e-3, equal_nan=True)
         for row in range(before.shape[0]):
             others = [draw(given, source, hostile=source.random() < 0.5) for given in sample.operands]
             after = added(sample, labels, with_row(values, others, labels, row))

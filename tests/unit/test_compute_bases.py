@@ -104,6 +104,16 @@ def test_a_value_that_is_no_sum_has_no_bases(births: tuple[Recorded, Ref]) -> No
             bases(recorded.session.program, value)
 
 
+def test_a_mean_loss_is_the_sum_divided_by_the_public_number(births: tuple[Recorded, Ref]) -> None:
+    recorded, x = births
+    weights = recorded.constant(torch.tensor([0.1, 0.5]))
+    target = recorded("aten::select.int", x, 1, 1)
+    loss = recorded("aten::mse_loss", recorded("aten::mv", x, weights), target)
+    (base,) = forms(recorded, loss)
+    assert (base.size, base.norm) == (1, 1.0)
+    torch.testing.assert_close(released(recorded, loss), recorded.value(loss))
+
+
 # --- who the rows are ---
 
 

@@ -74,9 +74,10 @@ def test_each_sample_by_itself_keeps_its_rows(sample: Sample, labels: list[Label
         (Sample("aten::_prelu_kernel", [T((3, 3)), T((3, 3))]), [NOTHING, rows()]),
         (Sample("aten::nll_loss_forward", [T((3, 3)), T((3,), "int64"), T((3,)), 0, 1]), [rows(), rows(), rows()]),
         (Sample("aten::binary_cross_entropy", [T((3, 3)), T((3, 3)), T((3, 3)), 0]), [rows(), rows(), rows()]),
-        # Training couples the batch; a reduced loss is everybody's.
+        # Training couples the batch; so does a reduced loss of rows that don't pair, or by private weights.
         (Sample("aten::_native_batch_norm_legit.no_stats", [T((3, 3)), None, None, True, *STATISTICS]), [rows()]),
-        (Sample("aten::mse_loss", [T((3, 3)), T((3, 3)), 1]), [rows(), rows()]),
+        (Sample("aten::mse_loss", [T((3, 3)), T((3, 3)), 1]), [rows(), rows(1)]),
+        (Sample("aten::binary_cross_entropy", [T((3, 3)), T((3, 3)), T((3, 3)), 1]), [rows(), rows(), rows()]),
         (Sample("aten::nll_loss_forward", [T((3, 3)), T((3,), "int64"), None, 2, -100]), [rows(), rows()]),
         (Sample("aten::embedding_dense_backward", [T((3, 3)), T((3,), "int64"), 3, -1, False]), [rows(), rows()]),
         # The rows lie elsewhere, or in a layout without a batch.

@@ -5,7 +5,7 @@ Noise goes on the bases; the map is public, and is applied to what the noise lef
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod, sqrt
 from typing import Any
 
@@ -15,13 +15,25 @@ import torch
 from numpy.typing import NDArray
 
 from apps.compute.entries import Entry
-from apps.compute.labels import AGG, PUBLIC, ROWS, Label
+from apps.compute.labels import AGG, PUBLIC, ROWS, Label, Shape
 from apps.compute.programs import MAX_LINE, Program
 from apps.compute.readers.bounds import Bounds
-from apps.compute.readers.contributions import COUNT, KINDS, PRODUCTS, SUMS, dims, of_product, of_sum, row_axes
+from apps.compute.readers.contributions import (
+    COUNT,
+    KINDS,
+    PRODUCTS,
+    SUMS,
+    dims,
+    of_loss,
+    of_product,
+    of_sum,
+    row_axes,
+)
 from apps.compute.readers.intervals import Interval, Pair, hull, made
+from apps.compute.readers.losses import LOSSES
 from apps.compute.readers.people import People, people
 from apps.compute.readers.torch import TorchReader
+from apps.compute.rules.networks import MEAN, NONE, broadcast
 from apps.compute.targets import DTYPES
 from gridclient.program.graph import Ref
 from gridclient.wire.errors import InvalidInputError, LimitExceededError
@@ -199,23 +211,36 @@ def _contributions(program: Program, reader: TorchReader, entry: Entry, count: i
     if entry.op == COUNT:
         return torch.ones((count, 1), dtype=torch.float64)
     bound = entry.bound()
-    names = _operands(entry.op)
-    refs = [bound[name] for name in names]
-    values = reader.values(refs, program.plan(refs, reader.has).order)
+    refs = list(dict.fromkeys(given for given in bound.values() if isinstance(given, Ref)))
+    found = reader.values(refs, program.plan(refs, reader.has).order)
+    held = dict(zip(refs, found, strict=True))
+    args = {name: held[given] if isinstance(given, Ref) else given for name, given in bound.items()}
     if entry.op in PRODUCTS:
-        return of_product(PRODUCTS[entry.op], *values)
-    kind, fact = SUMS[entry.op], program.fact(refs[0])
+        product = PRODUCTS[entry.op]
+        return of_product(product, args[product.left], args[product.right])
+    if entry.op in LOSSES:
+        return of_loss(entry.op, args, _elements(program, bound)[1])
+    kind, fact = SUMS[entry.op], program.fact(bound["self"])
     added = dims(fact.shape, bound)
-    found = of_sum(kind.map(values[0], bound), fact.label.axis, added)
-    return found / prod(fact.shape[axis] for axis in added) if kind.mean else found
+    made_up = of_sum(kind.map(args["self"], bound), fact.label.axis, added)
+    return made_up / _number(fact.shape, added) if kind.mean else made_up
 
 
-def _operands(op: str) -> tuple[str, ...]:
-    return (PRODUCTS[op].left, PRODUCTS[op].right) if op in PRODUCTS else ("self",)
+def _number(shape: Shape, added: Iterable[int]) -> int:
+    return max(prod(shape[axis] for axis in added), 1)
 
 
-def _interval(program: Program, bounds: Bounds, entry: Entry) -> tuple[Pair, float]:
+def _elements(program: Program, bound: Mapping[str, Any]) -> tuple[Shape, int]:
+    """The shape of a loss before it is added up, and where its rows lie."""
+    facts = [program.fact(bound[name]) for name in ("self", "target")]
+    shape = broadcast(facts[0].shape, facts[1].shape)
+    private = next(fact for fact in facts if fact.label.kind == ROWS)
+    return shape, private.label.axis + len(shape) - len(private.shape)
+
+
+def _interval(program: Program, bounds: Bounds, ref: Ref) -> tuple[Pair, float]:
     """The bounds of one row's contribution [1, size], and of its norm."""
+    entry = program.entries[ref.node]
     if entry.op == COUNT:
         one = torch.ones((1, 1), dtype=torch.float64)
         return (one, one), 1.0
@@ -224,16 +249,22 @@ def _interval(program: Program, bounds: Bounds, entry: Entry) -> tuple[Pair, flo
         product = PRODUCTS[entry.op]
         sides = [
             _side(program, bounds, bound[name], axis)
-            for name, axis in zip(_operands(entry.op), row_axes(product), strict=True)
+            for name, axis in zip((product.left, product.right), row_axes(product), strict=True)
         ]
         corners = [of_product(product, left, right) for left in sides[0].pair for right in sides[1].pair]
         return hull(*((corner, corner) for corner in corners)), sides[0].norm * sides[1].norm
+    if entry.op in LOSSES:
+        shape, axis = _elements(program, bound)
+        each = bounds.unreduced(ref, bound | {"reduction": NONE}, shape, axis)
+        number = _number(shape, range(len(shape))) if bound["reduction"] == MEAN else 1
+        low, high = (of_sum(end, axis, set(range(len(shape)))) / number for end in each.pair)
+        return (low, high), 1.0
     fact, kind = program.fact(bound["self"]), SUMS[entry.op]
     added = dims(fact.shape, bound)
     found = bounds.of(bound["self"])
     counted = "count_nonzero" in entry.op
     ends = [torch.zeros_like(found.low), torch.ones_like(found.high)] if counted else list(found.pair)
-    number = prod(fact.shape[axis] for axis in added) if kind.mean else 1
+    number = _number(fact.shape, added) if kind.mean else 1
     low, high = (of_sum(end, fact.label.axis, added) / number for end in ends)
     alone = not counted and all(axis == fact.label.axis or fact.shape[axis] == 1 for axis in added)
     return (low, high), found.norm if alone else sqrt(low.numel())
@@ -254,7 +285,7 @@ def _side(program: Program, bounds: Bounds, ref: Ref, axis: int) -> Interval:
 
 def _form(program: Program, reader: TorchReader, bounds: Bounds, ref: Ref) -> Base:
     folk = _people(program, reader, ref)
-    pair, norm = _interval(program, bounds, program.entries[ref.node])
+    pair, norm = _interval(program, bounds, ref)
     low, high = (end.reshape(-1) for end in pair)
     whole = Interval(low, high, norm)
     scale, centre, centred = whole.largest, torch.zeros_like(low), False

@@ -6,6 +6,7 @@ accuracy, never privacy: the kernel clips what each entity contributes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf, prod
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from apps.compute.judging import Fact
 from apps.compute.labels import PUBLIC, ROWS, Shape
 from apps.compute.programs import MAX_LINE, Program
 from apps.compute.readers.intervals import POINTWISE, Given, Interval, Pair, cleaned, hull, made, within
+from apps.compute.readers.losses import LOSSES
 from apps.compute.readers.slices import SLICES
 from apps.compute.readers.torch import TorchReader
 from apps.compute.targets import DTYPES, TARGETS, called
@@ -24,7 +26,7 @@ from apps.datasets.ingest.rules import allowed
 from gridclient.program.graph import ASSET, Ref
 from gridclient.wire.errors import UnboundedError
 
-RULES = POINTWISE | SLICES
+RULES = POINTWISE | LOSSES | SLICES
 NARROW = frozenset({"bool", "uint8", "int8", "int16"})
 """dtypes that are bounds by themselves."""
 _INPUTS = frozenset({ASSET, "grid::column", "grid::columns"})
@@ -76,6 +78,17 @@ class Bounds:
             raise _unbounded(self._program.entries[lost])
         return interval
 
+    def unreduced(self, ref: Ref, bound: Mapping[str, Any], shape: Shape, axis: int) -> Interval:
+        """The interval of a loss before it is added up: of elements of this shape, their rows on `axis`."""
+        for given in bound.values():
+            if isinstance(given, Ref) and self._program.fact(given).label.kind != PUBLIC:
+                self.of(given)
+        rows_of_one = tuple(1 if place == axis else extent for place, extent in enumerate(shape))
+        interval, lost = self._ruled(ref.node, bound, rows_of_one, axis)
+        if lost is not None:
+            raise _unbounded(self._program.entries[lost])
+        return interval
+
     def public(self, ref: Ref) -> torch.Tensor:
         """The value of a public operand."""
         if ref not in self._public:
@@ -103,6 +116,10 @@ class Bounds:
             pair = _declared(self._program, entry, fact, shape)
             found = made(*pair)
             return _Known(found, None if fact.table or found.finite() else number)
+        return self._ruled(number, entry.bound(), shape, axis, output)
+
+    def _ruled(self, number: int, bound: Mapping[str, Any], shape: Shape, axis: int, output: int = 0) -> _Known:
+        entry = self._program.entries[number]
         used: list[_Known] = []
 
         def value(given: Any) -> Any:
@@ -115,8 +132,8 @@ class Bounds:
             used.append(self._known[given])
             return used[-1].interval
 
-        args = {name: value(each) for name, each in entry.bound().items()}
-        found = ruled(entry.op, args, shape, axis, output, fact.dtype)
+        args = {name: value(each) for name, each in bound.items()}
+        found = ruled(entry.op, args, shape, axis, output, entry.facts[output].dtype)
         if found.finite():
             return _Known(found, None)
         return _Known(found, next((known.lost for known in used if known.lost is not None), number))

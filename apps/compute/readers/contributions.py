@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import torch
 
 from apps.compute.labels import Shape
-from apps.compute.targets import DTYPES
+from apps.compute.readers.losses import LOSSES
+from apps.compute.rules.networks import MEAN, NONE
+from apps.compute.targets import DTYPES, TARGETS, called
 
 Args = Mapping[str, Any]
 
@@ -62,7 +64,7 @@ PRODUCTS: dict[str, Product] = {
     "aten::bmm": Product("self", "mat2", "pan,pnb->npab"),
 }
 COUNT = "grid::count"
-KINDS = frozenset({*SUMS, *PRODUCTS, COUNT})
+KINDS = frozenset({*SUMS, *PRODUCTS, *LOSSES, COUNT})
 """Every operation that makes a total of rows."""
 
 
@@ -84,6 +86,13 @@ def of_sum(value: torch.Tensor, axis: int, added: set[int]) -> torch.Tensor:
 def of_product(product: Product, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """What each row adds to a product: float64 [n, size]."""
     return _flat(torch.einsum(product.form, left.to(torch.float64), right.to(torch.float64)))
+
+
+def of_loss(op: str, held: Args, axis: int) -> torch.Tensor:
+    """What each row adds to a loss whose rows lie on `axis` of its elements: float64 [n, 1]. `held`: its arguments."""
+    (each,) = called(TARGETS[op], {**held, "reduction": NONE}, lambda given: given)
+    found = of_sum(each, axis, set(range(each.dim())))
+    return found / max(each.numel(), 1) if held["reduction"] == MEAN else found
 
 
 def row_axes(product: Product) -> tuple[int, int]:

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-from apps.compute.labels import PUBLIC, ROWS, Call, Label, Operand, by_rows, tainted
+from apps.compute.labels import PUBLIC, ROWS, Call, Label, Operand, Shape, by_rows, tainted, total
 from apps.compute.rules import Rule
 from apps.compute.rules.pointwise import pointwise
 
-NONE = 0
-"""A loss that is not reduced."""
+NONE, MEAN, SUM = 0, 1, 2
+"""How a loss of elements is reduced."""
+REDUCED = (MEAN, SUM)
 
 
 def _rows(call: Call, data: tuple[str, ...], axis: int, *, unread: tuple[str, ...] = ()) -> Label | None:
@@ -131,8 +132,19 @@ def weighted(call: Call) -> Label:
 
 
 def loss(call: Call) -> Label:
-    """A loss of each element; reduced, it depends on everybody."""
-    return weighted(call) if call.args["reduction"] == NONE else tainted(call)
+    """A loss of each element; added up it is a total, and so is a mean: the sum divided by their public number."""
+    if call.args["reduction"] == NONE:
+        return weighted(call)
+    each = call._replace(outputs=(broadcast(call.operand("self").shape, call.operand("target").shape),))
+    added = call.args["reduction"] in REDUCED and weighted(each).kind == ROWS
+    return total(call) if added else tainted(call)
+
+
+def broadcast(first: Shape, second: Shape) -> Shape:
+    """The shape of what is computed element by element from two values that fit."""
+    rank = max(len(first), len(second))
+    padded = [(1,) * (rank - len(extents)) + extents for extents in (first, second)]
+    return tuple(other if one == 1 else one for one, other in zip(*padded, strict=True))
 
 
 def classified(call: Call) -> Label | list[Label]:
