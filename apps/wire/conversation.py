@@ -76,8 +76,8 @@ class Conversation:
         # Held while a batch is numbered and sent, so that batches leave in the order of their ids.
         self._sending = asyncio.Lock()
         self._inbox, self._outbox = Inbox(), Outbox()
-        self._unanswered = 0
-        self._bad_frames = 0
+        self._unanswered = self._bad_frames = 0
+        self._lost = False
         self._opened = now()
         self._last_error: tuple[str, datetime] | None = None
         self._answers = Answers(self)
