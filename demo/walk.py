@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import gridclient as grid
-from demo import births, federated
+from demo import births, federated, private
 from demo.digits import Digits
 from demo.printing import StepFailed
 from demo.stage import PASSWORD, Stage, refused
@@ -46,6 +46,7 @@ class _Births:
         self.average_of_three(pointer)
         self.table()
         self.five_rows(february[:5].clone())
+        private.walk(self.stage)
         self.log()
 
     # --- the owners ---------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ class TableQuestions:
         middles = torch.tensor([sum(self._range(name)) / 2 for name in names], dtype=torch.float64)
         columns: Any = self._table[list(names)] - middles
         rows: Any = torch.cat([torch.ones_like(columns[:, :1]), columns], 1)
-        return middles, rows.T @ rows
+        return middles, _products(rows, rows)
 
     def _range(self, name: str) -> tuple[float, float]:
         return range_of(self._table.declared(name))
@@ -228,7 +228,7 @@ class Groups:
 
     def _sums(self, column: str, middle: float) -> Any:
         values: Any = self._table[column].double() - middle
-        return self._members.T @ torch.stack([torch.ones_like(values), values], 1)
+        return _products(self._members, torch.stack([torch.ones_like(values), values], 1))
 
 
 class _Moments:
@@ -277,6 +277,11 @@ def _moments(values: Any, powers: int, *, counted: bool) -> Any:
     """Sums of the powers of a column; with `counted`, of 1 too."""
     first = [torch.ones_like(values)] if counted else []
     return torch.stack([*first, values, *[values.square()][: powers - 1]], 1).sum(0)
+
+
+def _products(left: Any, right: Any) -> Any:
+    """left.T @ right, as a sum over rows: that leaves null records out."""
+    return (left[:, :, None] * right[:, None, :]).sum(0)
 
 
 def _levels(rows: int) -> int:
