@@ -6,7 +6,7 @@ few candidates that are too close are decided again in integers. Time taken depe
 
 Random bytes come from the operating system inside each call. OpenDP, which makes the choice of a largest, seeds a
 generator once a process and knows a fork by its process id alone, which two processes of two namespaces can share: so a
-process whose parent has drawn from it doesn't, and no sum's noise comes from it (docs/adr/0010).
+process whose parent has drawn from it doesn't, and no sum's noise comes from it (docs/adr/0011).
 """
 
 from __future__ import annotations
