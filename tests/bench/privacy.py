@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from apps.compute import kernel, noise
+from tests.bench import answers, ledger
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = 1_000_000
@@ -42,7 +43,8 @@ def run() -> bool:
     for entities in ENTITIES:
         for coded in (False, True):
             met &= _released(entities, coded)
-    return met
+    met &= answers.run()
+    return ledger.run() and met
 
 
 def _least(action: Callable[[], object]) -> float:
