@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 
+GAUSSIAN, ARGMAX = "gaussian", "argmax"
+"""Mechanisms: noise on sums over people, and the choice of a largest one."""
 UNIT = 2**40
 """Amounts in one nat of Renyi divergence."""
 ORDER_GRID = 1024

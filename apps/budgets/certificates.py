@@ -10,8 +10,8 @@ from typing import Any
 
 from apps.accounts.models import User
 from apps.budgets import accountant
+from apps.budgets.accountant import ARGMAX
 from apps.budgets.models import Charge, Release
-from apps.budgets.pricing import ARGMAX
 from apps.permissions.queries import datasets_visible_to
 
 UNIT = "entity"

@@ -19,6 +19,7 @@ from django.db.models import Sum
 
 from apps.accounts.models import User
 from apps.budgets import accountant
+from apps.budgets.accountant import ARGMAX, GAUSSIAN
 from apps.budgets.chain import question_digest
 from apps.budgets.models import Allowance, Charge, Domain, Placement, Pot, Release
 from apps.budgets.outside import frozen_error
@@ -28,7 +29,6 @@ from apps.core.canonical import canonical
 from apps.datasets.models import Dataset
 from gridclient.wire.errors import InvalidInputError, LimitExceededError, NotPermittedError
 
-GAUSSIAN, ARGMAX = "gaussian", "argmax"
 LIMIT_NANO = NANO // 2
 """The largest epsilon of an answer where no grant names one."""
 DAILY_PARTS = 4

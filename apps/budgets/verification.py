@@ -14,10 +14,10 @@ from django.db import connection, transaction
 from apps.audit.models import AuditEvent
 from apps.audit.verbs import Verb
 from apps.budgets import accountant, outside
+from apps.budgets.accountant import ARGMAX
 from apps.budgets.chain import DOMAIN, GENESIS, question_digest
 from apps.budgets.models import Allowance, Domain, LedgerHead, Pot, Release
 from apps.budgets.pots import ATTO, NANO
-from apps.budgets.pricing import ARGMAX
 from apps.core import keys
 
 CHUNK = 500

@@ -119,7 +119,8 @@ class Weigh(Message, tag="weigh", frozen=True):
 class Draw(Message, tag="draw", frozen=True):
     """A private answer, after it was charged. Answered by `Value`; a long one is written to `path`.
 
-    `unit`: the noise of each sum, as a multiple of its clip; `clips`: those that were charged for.
+    `unit`: the noise of each sum, as a multiple of its clip; `clips`: those that were charged for; `epsilon`: of a
+    choice, which has no unit.
     """
 
     ask: int
@@ -127,6 +128,7 @@ class Draw(Message, tag="draw", frozen=True):
     unit: float
     clips: list[float]
     path: str
+    epsilon: float = 0.0
 
 
 class Export(Message, tag="export", frozen=True):
@@ -228,12 +230,14 @@ class Weighed(Message, tag="weighed", frozen=True):
     how much one entity moves it at most (`clips`, in units of the declared half-range), how many entities there can be.
 
     `spread`: standard deviation of each number of the answer, for each unit of noise, one where they are equal;
-    `of_reach`: the most beside the declared half-range. `numbers`: how many are summed.
+    `of_reach`: the most beside the declared half-range. Of a choice, both say how far the chosen one may be below the
+    largest, in 95 of 100, at epsilon 1. `numbers`: how many are summed.
     """
 
     ask: int
     program_hash: str
     inputs: list[Input]
+    mechanism: str
     shape: list[int]
     sizes: list[int]
     clips: list[float]

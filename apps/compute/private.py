@@ -6,12 +6,15 @@ noise in proportion to it; the rest of the program, a public affine map, runs on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from apps.budgets.accountant import ARGMAX, GAUSSIAN
 from apps.compute import kernel
+from apps.compute.labels import AGG
 from apps.compute.messages import Draw, Weigh, Weighed
 from apps.compute.programs import Program
 from apps.compute.readers import bases
@@ -19,8 +22,8 @@ from apps.compute.readers.bases import Base
 from apps.compute.readers.gains import gains
 from apps.compute.readers.torch import TorchReader
 from apps.compute.targets import DTYPES
-from gridclient.program.graph import result_hash
-from gridclient.wire.errors import InternalError
+from gridclient.program.graph import Ref, result_hash
+from gridclient.wire.errors import InternalError, InvalidInputError
 
 
 def weigh(program: Program, reader: TorchReader, question: Weigh) -> Weighed:
@@ -29,21 +32,27 @@ def weigh(program: Program, reader: TorchReader, question: Weigh) -> Weighed:
     Raises InvalidInputError for what is no aggregate, UnboundedError where no bound is known.
     """
     fact = program.fact(question.value)
-    found = _bases(program, reader, question)
+    counts = _counts(program, question.value)
+    found = bases.form(program, reader, bases.bases(program, counts or question.value))
     plan = program.plan([question.value], reader.has)
-    spread, reach = _spread(program, reader, question, found)
-    # Where nothing can be between, no noise is needed either; there is none then.
-    of_reach = torch.where(spread > 0, spread / reach, 0.0)
+    if counts is not None:
+        spread, of_reach = _doubt(_alike(found, counts))
+    else:
+        noise, reach = _spread(program, reader, question, found)
+        # Where nothing can be between, no noise is needed either; there is none then.
+        beside = torch.where(noise > 0, noise / reach, 0.0)
+        spread, of_reach = _shortest(noise), float(beside.max()) if beside.numel() else 0.0
     return Weighed(
         question.ask,
         result_hash([question.value], program.hashes),
         fact.label.messages(),
+        GAUSSIAN if counts is None else ARGMAX,
         list(fact.shape),
         sizes=[base.size for base in found],
         clips=[base.norm * base.most for base in found],
         entities=[base.entities for base in found],
-        spread=_shortest(spread),
-        of_reach=float(of_reach.max()) if of_reach.numel() else 0.0,
+        spread=spread,
+        of_reach=of_reach,
         flops=plan.flops,
         numbers=sum(base.rows * base.size for base in found),
         assets=sorted(program.assets(question.value)),
@@ -53,14 +62,51 @@ def weigh(program: Program, reader: TorchReader, question: Weigh) -> Weighed:
 def draw(program: Program, reader: TorchReader, question: Draw) -> torch.Tensor:
     """The answer: one draw from the operating system's randomness. `clips` must be what was charged for."""
     fact = program.fact(question.value)
-    found = _bases(program, reader, question)
+    counts = _counts(program, question.value)
+    found = bases.form(program, reader, bases.bases(program, counts or question.value))
     if [base.norm * base.most for base in found] != question.clips:
         raise InternalError("This is not the question that was charged.")
+    if counts is not None:
+        base = _alike(found, counts)
+        rows, codes, keep = bases.rows(program, reader, base)
+        how = kernel.mechanism(clip=question.clips[0], sigma=question.clips[0], size=base.size, entities=base.entities)
+        scores = kernel.integer_sum(kernel.quantised(rows, codes, keep, how))
+        return torch.tensor(kernel.noisy_argmax(scores, how.bound, question.epsilon)).reshape(fact.shape)
     noisy = {base.ref: _noisy(program, reader, base, question.unit) for base in found}
     answer = bases.evaluate(program, reader, question.value, noisy)
     dtype = DTYPES[fact.dtype]
     # A noisy count is no integer: cut to one, it would be biased.
     return answer.to(dtype if dtype.is_floating_point else torch.float64)
+
+
+def _counts(program: Program, ref: Ref) -> Ref | None:
+    """The sums over people of which a value is the place of the largest; None for any other value."""
+    entry = program.entries.get(ref.node)
+    if entry is None or entry.op != "aten::argmax":
+        return None
+    operand: Ref = entry.bound()["self"]
+    fact = program.fact(operand)
+    return operand if fact.label.kind == AGG and len(fact.shape) == 1 and fact.shape[0] else None
+
+
+def _alike(found: Sequence[Base], counts: Ref) -> Base:
+    """The one base, whose numbers are compared as they are. Raises InvalidInputError for another."""
+    if len(found) != 1 or found[0].ref != counts or len({*zip(found[0].scale, found[0].centre, strict=True)}) != 1:
+        raise InvalidInputError(
+            "The place of a largest is told of one sum over people with equal bounds, such as "
+            "torch.nn.functional.one_hot(codes, k).sum(0).argmax()."
+        )
+    return found[0]
+
+
+def _doubt(base: Base) -> tuple[list[float], float]:
+    """By how much the chosen one is below the largest, in 95 of 100, at epsilon 1; and that beside the half-range.
+
+    McSherry, Talwar 2007, theorem 6: by more than (2 C / epsilon) (log k + t) with a probability of exp(-t).
+    """
+    below = 2 * base.norm * base.most * (math.log(base.size) + math.log(20)) * base.scale[0]
+    reach = max(base.reach) * base.rows
+    return [below], below / reach if reach else math.inf
 
 
 def _noisy(program: Program, reader: TorchReader, base: Base, unit: float) -> torch.Tensor:
@@ -72,10 +118,6 @@ def _noisy(program: Program, reader: TorchReader, base: Base, unit: float) -> to
     if base.centred:
         total += base.rows * np.asarray(base.centre)
     return torch.from_numpy(total).reshape(program.fact(base.ref).shape)
-
-
-def _bases(program: Program, reader: TorchReader, question: Weigh | Draw) -> Sequence[Base]:
-    return bases.form(program, reader, bases.bases(program, question.value))
 
 
 def _spread(

@@ -15,8 +15,9 @@ from apps.accounts.queries import user_of_live_token
 from apps.audit.actions import lock_log, record
 from apps.audit.verbs import Verb
 from apps.budgets import ledger, pricing
+from apps.budgets.accountant import ARGMAX
 from apps.budgets.models import Release
-from apps.budgets.pricing import GAUSSIAN, Held, Price, Question
+from apps.budgets.pricing import Held, Price, Question
 from apps.budgets.states import State
 from apps.compute.messages import Weighed
 from apps.core.clock import now as moment
@@ -88,7 +89,7 @@ def quote(user: User, weighed: Weighed, wanted: Wanted, *, now: datetime | None 
     grants = release_grants(user, ask, now=now)
     if wanted.epsilon is None and wanted.within is None:
         raise InvalidInputError("Say epsilon=..., such as 0.5, or within=...: the noise that is allowed.")
-    spread = max(weighed.spread, default=0.0)
+    spread, choice = max(weighed.spread, default=0.0), weighed.mechanism == ARGMAX
     unit = None
     if wanted.within is not None:
         if not 0 < wanted.within < math.inf or not spread:
@@ -97,13 +98,15 @@ def quote(user: User, weighed: Weighed, wanted: Wanted, *, now: datetime | None 
     question = Question(
         program=weighed.program_hash,
         versions=tuple(sorted((entry.dataset, entry.version) for entry in weighed.inputs)),
-        mechanism=GAUSSIAN,
+        mechanism=weighed.mechanism,
         sizes=tuple(weighed.sizes),
-        clips=tuple(weighed.clips),
-        details={"entities": weighed.entities, "shape": weighed.shape},
+        clips=() if choice else tuple(weighed.clips),
+        details={"entities": weighed.entities, "shape": weighed.shape} | ({"clips": weighed.clips} if choice else {}),
     )
     held = [_held(dataset, grant) for dataset, found in grants.items() for grant in found]
     price = pricing.price(user, question, epsilon=wanted.epsilon, unit=unit, grants=held, now=now)
+    if choice:
+        return Quote(question, price, 0.0, spread / price.epsilon, weighed.of_reach / price.epsilon)
     sigma = price.unit * spread
     return Quote(question, price, sigma, Z_95 * sigma, Z_95 * price.unit * weighed.of_reach)
 

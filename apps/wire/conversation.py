@@ -83,7 +83,6 @@ class Conversation:
         self._answers = Answers(self)
         self._sessions: set[Session] = set()
         """The one of the program, and those of earlier ones until their last answer has arrived."""
-        self._lost: bool
         self._begin_anew()
 
     async def begin(self) -> None:

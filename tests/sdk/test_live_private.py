@@ -174,28 +174,38 @@ def test_quantiles_come_with_an_interval(table: Any) -> None:
 
 
 def test_group_means_counts_and_variances_are_near_the_truth(table: Any) -> None:
-    groups = FRAME.groupby("smokes", observed=False)
-    means: Any = table.group_by("smokes").mean("weight").get(epsilon=0.5)
-    counts: Any = table.group_by("smokes").count().get(epsilon=0.5)
-    variance: Any = table["weight"].dp.var().get(epsilon=0.5)
-    assert torch.all((means - torch.tensor(groups["weight"].mean().to_list())).abs() < 0.5)
-    assert torch.all((counts - torch.tensor(groups["weight"].count().to_list())).abs() < 80)
-    assert abs(float(variance) - FRAME["weight"].var(ddof=0)) < 0.2
-    for answer in (means, counts, variance):
-        low, high = answer.interval
-        assert torch.all(low < high)
+    groups = FRAME.groupby("smokes", observed=False)["weight"]
+    near(table.group_by("smokes").mean("weight").get(epsilon=0.5), groups.mean())
+    near(table.group_by("smokes").sum("weight").get(epsilon=0.3), groups.sum())
+    near(table.group_by("smokes").count().get(epsilon=0.3), groups.count())
+    near(table["smokes"].dp.counts().get(epsilon=0.3), groups.count())
+    near(table["weight"].dp.var().get(epsilon=0.3), FRAME["weight"].var(ddof=0))
+    near(table["weight"].dp.mean().get(epsilon=0.3), FRAME["weight"].mean())
 
 
-def test_histogram_covariance_and_regression_are_near_the_truth(table: Any) -> None:
+def test_histograms_and_covariances_are_near_the_truth(table: Any) -> None:
     edges = [0.5, 3.0, 3.5, 6.0]
-    histogram: Any = table["weight"].dp.histogram(edges).get(epsilon=0.5)
-    assert torch.all((histogram - torch.tensor(np.histogram(FRAME["weight"], edges)[0].tolist())).abs() < 80)
-    covariance: Any = table.dp.covariance(["weight", "height"]).get(epsilon=0.5)
-    truth = np.cov(FRAME["weight"], FRAME["height"], ddof=0)
-    assert abs(float(covariance[1, 1]) - truth[1, 1]) < 30
-    fitted: Any = table.dp.regression("taller", ["weight", "height"], ridge=10.0).get(epsilon=1.0)
+    near(table["weight"].dp.histogram(edges).get(epsilon=0.5), np.histogram(FRAME["weight"], edges)[0])
+    covariance = table.dp.covariance(["weight", "height"]).get(epsilon=0.5)
+    near(covariance, np.cov(FRAME["weight"], FRAME["height"], ddof=0))
+
+
+def test_a_regression_finds_the_slope(owner: Node, scientist: Node) -> None:
+    dataset = publish(owner, pd.concat([FRAME] * 10))
+    dataset.grant(scientist.user, "release", epsilon=1.0, reason=WHY)
+    table: Any = scientist.dataset(dataset.name).pointer()
+    fitted = table.dp.regression("taller", ["weight", "height"], ridge=1.0).get(epsilon=1.0)
     assert fitted.shape == (3,)
-    assert abs(float(fitted[2]) - 1.0) < 1.0
+    assert float(fitted[2]) == pytest.approx(1.0, abs=0.5)
+
+
+def near(answer: Any, truth: Any) -> None:
+    """Within three half-widths: more is seen once in a hundred million."""
+    exact = torch.tensor(np.asarray(truth).tolist(), dtype=torch.float64)
+    low, high = answer.interval
+    assert answer.shape == exact.shape
+    assert torch.all(low < high)
+    assert torch.all((answer - exact).abs() <= 3 * (high - low) / 2)
 
 
 def test_a_certificate_says_what_is_promised(table: Any, scientist: Node, births: Dataset) -> None:
