@@ -168,7 +168,7 @@ def test_mixing_people_gives_an_aggregate_grant_nothing_beyond_the_closed_set(wa
         lambda c, x: c.node("aten::_softmax", x, 0, False),
         lambda c, x: c.node("aten::_log_softmax", x, -1, False),
         lambda c, x: c.node("aten::cat", [x, c.node("aten::flip", x, [0])], 0),
-        lambda c, x: c.node("aten::dot", x, x),
+        lambda c, x: c.node("aten::dot", x, c.node("aten::flip", x, [0])),
         lambda c, x: c.node("aten::mm", c.node("aten::view", x, [4, 4]), c.node("aten::view", x, [4, 4])),
         lambda c, x: c.node("aten::sum.dim_IntList", c.node("aten::view", x, [4, 4]), [0]),
         lambda c, x: c.node("aten::sum.dim_IntList", c.node("aten::view", x, [16, 1]), [1]),
