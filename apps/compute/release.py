@@ -141,10 +141,11 @@ async def private(
     begun = asyncio.get_running_loop().time()
     bill = await in_database(spending.charge, caller.token, weighed, wanted, key or uuid4().hex)
     if bill.release.state == Stage.CHARGED:
-        await _draw(
-            worker, Draw(0, value, bill.unit, weighed.clips, str(path), bill.receipt["epsilon"]), bill.release, path
-        )
-        await _not_before(begun, spending.expected(weighed))
+        question = Draw(0, value, bill.unit, weighed.clips, str(path), bill.receipt["epsilon"])
+        try:
+            await _draw(worker, question, bill.release, path)
+        finally:
+            await _not_before(begun, spending.expected(weighed))
     answer = await in_database(_kept_draw, bill.release, path)
     return Released(answer, "release", key=_KEY, receipt=bill.receipt)
 

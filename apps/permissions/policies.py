@@ -92,6 +92,9 @@ WITHHELD = (
 """One text, whichever check failed."""
 
 
+PRIVATELY = "A private answer, with noise: .get(epsilon=...), where a 'release' grant allows it."
+
+
 def owns(user: User, dataset: Dataset) -> bool:
     """Whether `user` owns the dataset."""
     return Ownership.objects.filter(dataset=dataset, owner=user).exists()
@@ -190,6 +193,7 @@ def decide(user: User, ask: Ask, *, checked: bool = False, now: datetime | None 
         "Ask the owner for a 'read' grant, which copies values.",
         *matter.training(),
         found,
+        *([PRIVATELY] if ask.label == "agg" else []),
         "Ask for this value through the queue: .request(reason=...).",
     ]
     raise GetNotPermittedError(
