@@ -222,5 +222,91 @@ RELEASES = [
     ),
 ]
 
-MUTANTS = [*RELEASES]
+BOOKS = "tests/unit/test_budgets_ledger.py"
+COSTS = "tests/unit/test_accountant.py"
+FROZEN = "tests/unit/test_budgets_domains.py"
+LEDGER, ACCOUNTANT, PRICING = (f"apps/budgets/{name}.py" for name in ("ledger", "accountant", "pricing"))
+
+LEDGERS = [
+    Mutant(
+        "floor in place of ceil",
+        ACCOUNTANT,
+        "return math.ceil(Fraction(order) * Fraction(squares) / 2 * UNIT)",
+        "return math.floor(Fraction(order) * Fraction(squares) / 2 * UNIT)",
+        (f"{COSTS}::test_caps_are_rounded_down_and_charges_up",),
+    ),
+    Mutant(
+        "max in place of sum",
+        ACCOUNTANT,
+        "total += math.ceil((Fraction(clip) / Fraction(sigma)) ** 2 * _TERM)",
+        "total = max(total, math.ceil((Fraction(clip) / Fraction(sigma)) ** 2 * _TERM))",
+        (f"{COSTS}::test_charges_of_many_questions_are_never_below_the_exact_sum",),
+    ),
+    Mutant(
+        "a cap that is rounded up",
+        ACCOUNTANT,
+        "return max(0, math.floor((_decimal(epsilon) - _gap(order, delta) - _SLACK) * UNIT))",
+        "return max(0, math.ceil((_decimal(epsilon) - _gap(order, delta) + _SLACK) * UNIT))",
+        (f"{COSTS}::test_a_full_pot_has_spent_no_more_than_it_promised",),
+    ),
+    Mutant(
+        "cache key without constants",
+        PRICING,
+        "given = question._asdict() | {",
+        'given = question._asdict() | {"program": "", "details": {}} | {',
+        (f"{BOOKS}::test_the_very_same_question_is_answered_from_the_store_and_no_other_is",),
+    ),
+    Mutant(
+        "a draw by a worker thought dead",
+        LEDGER,
+        "state=State.CHARGED, attempt=attempt)",
+        "state=State.CHARGED)",
+        (f"{BOOKS}::test_a_worker_that_was_thought_dead_cannot_keep_a_second_draw",),
+    ),
+    Mutant(
+        "an answer before its head is on the disk",
+        LEDGER,
+        "    outside.make_durable(found.seq, found.hash)\n",
+        "",
+        (FROZEN,),
+    ),
+    Mutant("a ledger that was set back goes on", LEDGER, "    outside.check(seq, previous)\n", "", (FROZEN,)),
+    Mutant(
+        "an allowance without what was used",
+        LEDGER,
+        "return max(0, min(payer.most - (used[0] if used else 0), pot.room))",
+        "return max(0, min(payer.most, pot.room))",
+        (f"{BOOKS}::test_a_grant_is_used_up_by_all_who_share_it_and_by_nobody_else",),
+    ),
+]
+"""Of the ledger, T4."""
+
+PEOPLE = "tests/unit/test_private_people.py"
+PROGRAMS = [
+    Mutant(
+        "mask before map: null records that count",
+        "apps/compute/private.py",
+        "kernel.release(rows, codes, keep, how)",
+        "kernel.release(rows, codes, None, how)",
+        (f"{PEOPLE}::test_null_records_contribute_nothing_after_every_map",),
+    ),
+    Mutant(
+        "answer before charge",
+        "apps/compute/release.py",
+        "    bill = await in_database(spending.charge,",
+        "    await worker.ask(Draw(0, value, 8.0, weighed.clips, str(path)))\n"
+        "    bill = await in_database(spending.charge,",
+        (f"{PEOPLE}::TestCharging::test_a_charge_is_there_before_anything_is_drawn",),
+    ),
+    Mutant(
+        "clips that were not charged for",
+        "apps/compute/private.py",
+        "if [base.norm * base.most for base in found] != question.clips:",
+        "if False:",
+        (f"{PEOPLE}::test_what_was_charged_for_other_clips_is_not_drawn",),
+    ),
+]
+"""Of whole programs, T4."""
+
+MUTANTS = [*RELEASES, *LEDGERS, *PROGRAMS]
 """All of them, by what they endanger."""

@@ -1,0 +1,167 @@
+"""Who counts in a private answer, and that nothing is drawn before it is paid for."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from apps.accounts.models import AccessToken
+from apps.accounts.token_actions import create_token
+from apps.budgets.models import Release
+from apps.budgets.states import State
+from apps.compute import private, release
+from apps.compute.messages import Draw, Input, Value, Weigh, Weighed
+from apps.compute.spending import FAILED, Wanted
+from apps.compute.workers import Worker
+from apps.permissions.actions import give
+from gridclient.program.graph import Ref
+from gridclient.wire.errors import BudgetExhaustedError, InternalError, InvalidInputError, TooNoisyError
+from gridclient.wire.messages import TensorHeader
+from tests.factories.people import People
+from tests.factories.programs import Recorded, tensor_asset
+from tests.factories.queue import publish
+
+QUIET = 1e-3
+"""A unit of noise that hides nobody: what is drawn shows what was added up."""
+VALUES = torch.arange(40, dtype=torch.float64) / 40
+
+
+def drawn(recorded: Recorded, value: Ref, unit: float = QUIET) -> torch.Tensor:
+    session = recorded.session
+    weighed = private.weigh(session.program, session.reader, Weigh(1, value))
+    return private.draw(session.program, session.reader, Draw(2, value, unit, weighed.clips, ""))
+
+
+def test_null_records_contribute_nothing_after_every_map(tmp_path: Path) -> None:
+    recorded = Recorded()
+    there = torch.arange(40) % 2 == 0
+    x = recorded.bind(tensor_asset(tmp_path, VALUES[:, None], columns=["a"], presence=there.tolist()))
+    total = recorded("aten::sum.dim_IntList", recorded("aten::exp", recorded("aten::clamp", x, -1.0, 1.0)), [0])
+    assert drawn(recorded, total).item() == pytest.approx(VALUES[there].exp().sum().item(), abs=0.1)
+
+
+def test_what_was_charged_for_other_clips_is_not_drawn(tmp_path: Path) -> None:
+    recorded = Recorded()
+    x = recorded.bind(tensor_asset(tmp_path, VALUES[:, None], columns=["a"]))
+    total = recorded("aten::sum.dim_IntList", x, [0])
+    session = recorded.session
+    with pytest.raises(InternalError, match="charged"):
+        private.draw(session.program, session.reader, Draw(2, total, 8.0, [0.5], ""))
+
+
+def test_the_price_depends_on_no_value(tmp_path: Path) -> None:
+    """Two datasets that differ in every value, with the same declarations, weigh the same."""
+    found = []
+    for number, values in enumerate((VALUES, VALUES.flip(0) / 2)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        recorded = Recorded()
+        x = recorded.bind(tensor_asset(folder, values[:, None], columns=["a"]))
+        session = recorded.session
+        value = recorded("aten::mul.Tensor", recorded("aten::sum.dim_IntList", x, [0]), 0.5)
+        found.append(private.weigh(session.program, session.reader, Weigh(1, value)))
+        assert not session.reader.has(x.node), "nothing private was computed"
+    assert found[0] == found[1]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestCharging:
+    """With a worker that notes what it is asked."""
+
+    @pytest.fixture
+    def caller(self, people: People) -> release.Caller:
+        create_token(user=people.scientist, name="laptop", expires=None, by=people.scientist)
+        token = AccessToken.objects.get()
+        return release.Caller(people.scientist.pk, token.pk, token.expires)
+
+    @pytest.fixture
+    def weighed(self, people: People) -> Weighed:
+        births = publish(people.owner)
+        give(births, to=people.scientist, right="release", epsilon=0.3, reason="Study 7", by=people.owner)
+        return Weighed(
+            1,
+            "ab" * 32,
+            [Input(str(births.pk), 1, [])],
+            "gaussian",
+            [],
+            [1],
+            [1.0],
+            [2_000],
+            [1.0],
+            1e-3,
+            100,
+            2_000,
+            [],
+        )
+
+    def take(
+        self, weighed: Weighed, caller: release.Caller, path: Path, asked: list[Any], *, epsilon: float = 0.2,
+        key: str = "", fails: bool = False,
+    ) -> release.Released:  # fmt: skip
+        async def ask(question: Any) -> Value:
+            asked.append(question)
+            if fails:
+                raise InternalError("a secret text")
+            return Value(1, TensorHeader("float64", [], 8), torch.tensor(4.5).double().numpy().tobytes(), "tensor")
+
+        worker = cast(Worker, SimpleNamespace(ask=ask))
+        wanted = Wanted(epsilon)
+        return asyncio.run(release.private(worker, Ref(1), weighed, wanted, caller=caller, key=key, path=path))
+
+    def test_a_charge_is_there_before_anything_is_drawn(
+        self, weighed: Weighed, caller: release.Caller, tmp_path: Path
+    ) -> None:
+        asked: list[Any] = []
+        refused: BudgetExhaustedError | None = None
+        while refused is None and len(asked) < 100:
+            before = len(asked)
+            try:
+                self.take(_other(weighed, len(asked)), caller, tmp_path / "answer", asked)
+            except BudgetExhaustedError as error:
+                refused = error
+        assert refused is not None
+        assert refused.remaining < 0.1
+        assert len(asked) == before >= 1, "nothing more was drawn"
+        assert {row.state for row in Release.objects.all()} == {State.DELIVERED}
+
+    def test_the_same_key_is_drawn_and_charged_once(
+        self, weighed: Weighed, caller: release.Caller, tmp_path: Path
+    ) -> None:
+        asked: list[Any] = []
+        first = self.take(weighed, caller, tmp_path / "answer", asked, key="once")
+        again = self.take(weighed, caller, tmp_path / "answer", asked, key="once")
+        assert first.answer.data == again.answer.data
+        assert (len(asked), Release.objects.count()) == (1, 1)
+
+    def test_a_draw_that_fails_stays_charged_and_tells_one_text(
+        self, weighed: Weighed, caller: release.Caller, tmp_path: Path
+    ) -> None:
+        for _ in range(2):
+            with pytest.raises(InternalError) as caught:
+                self.take(weighed, caller, tmp_path / "answer", [], key="once", fails=True)
+            assert caught.value.message == FAILED
+        row = Release.objects.get()
+        assert (row.state, row.charges.count(), row.data) == (State.VOID, 1, None)
+
+    def test_what_says_nothing_or_is_no_epsilon_is_not_charged(
+        self, weighed: Weighed, caller: release.Caller, tmp_path: Path
+    ) -> None:
+        asked: list[Any] = []
+        with pytest.raises(TooNoisyError):
+            self.take(_other(weighed, 1, of_reach=1.0), caller, tmp_path / "answer", asked)
+        for epsilon in (0.0, -1.0, math.nan, math.inf):
+            with pytest.raises(InvalidInputError):
+                self.take(weighed, caller, tmp_path / "answer", asked, epsilon=epsilon)
+        assert (asked, Release.objects.count()) == ([], 0)
+
+
+def _other(weighed: Weighed, number: int, *, of_reach: float = 1e-3) -> Weighed:
+    """Another question like it."""
+    fields = {name: getattr(weighed, name) for name in weighed.__struct_fields__}
+    return Weighed(**fields | {"program_hash": f"{number:064x}", "of_reach": of_reach})
