@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -100,6 +101,6 @@ def _locked(key: UUID) -> BudgetRequest:
     return rows.select_related("dataset", "requester").get(pk=key)
 
 
-def _record(verb: Verb, request: BudgetRequest, *, by: User, **facts: object) -> None:
+def _record(verb: Verb, request: BudgetRequest, *, by: User, **facts: Any) -> None:
     target = f"budget-request:{request.pk}"
     record(verb, by=by, target=target, dataset=str(request.dataset_id), requester=str(request.requester_id), **facts)

@@ -1,7 +1,7 @@
 """Requests: for one exact value, and for a budget of private answers; why, the decision, and what it led to.
 
-The program of the first and its constants are kept whole as long as it may run, so that it runs at approval without the client or
-its session; its hash and its words stay for ever. Files live in `GRID_STORAGE_DIR/requests/<id>/`:
+The program of the first and its constants are kept whole as long as it may run, so that it runs at approval without the
+client or its session; its hash and its words stay for ever. Files live in `GRID_STORAGE_DIR/requests/<id>/`:
 `constants.safetensors` (public inputs; until it is answered or will never be) and `answer`.
 """
 
@@ -139,7 +139,7 @@ class RequestInput(models.Model):
 
 
 class BudgetRequest(models.Model):
-    """Somebody asks the owner of a dataset for a `release` grant with an epsilon of its own; `grant`: what was given."""
+    """Somebody asks the owner of a dataset for a `release` grant with an epsilon; `grant`: what was given."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     requester = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="budget_requests")
