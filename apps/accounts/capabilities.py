@@ -39,6 +39,7 @@ CONSOLE: dict[str, dict[str, frozenset[str]]] = {
         for label in (
             "accounts",
             "audit",
+            "budgets",
             "compute",
             "datarequests",
             "datasets",
@@ -53,10 +54,12 @@ CONSOLE: dict[str, dict[str, frozenset[str]]] = {
     ACCOUNTS_MANAGE: {"accounts": frozenset({"view", "add", "change"}), "plans": frozenset({"view"})},
     NETWORK_OPERATE: {"network": frozenset({"view", "change"})},
     REQUESTS_REVIEW: {
+        "budgets": frozenset({"view", "change"}),
         "datarequests": frozenset({"view", "change"}),
         "datasets": frozenset({"view"}),
     },
     DATASETS_PUBLISH: {
+        "budgets": frozenset({"view", "add", "change"}),
         "compute": frozenset({"view"}),
         "datarequests": frozenset({"view", "change"}),
         "datasets": frozenset({"view", "change"}),

@@ -97,6 +97,24 @@ class Judgement(Body, frozen=True):
     seen: str | None = None
 
 
+class NewBudgetRequest(Body, frozen=True):
+    """What somebody would have of a dataset's budget, and why."""
+
+    epsilon: float
+    reason: str
+
+
+class BudgetApproval(Body, frozen=True):
+    """`epsilon` None: what was asked for."""
+
+    reason: str = ""
+    epsilon: float | None = None
+
+
+class BudgetDenial(Body, frozen=True):
+    reason: str = ""
+
+
 class Stop(Body, frozen=True):
     """Why a session is stopped, for its user to read."""
 

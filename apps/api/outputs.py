@@ -11,7 +11,7 @@ from apps.audit.models import AuditEvent
 from apps.budgets.models import Domain, Pot
 from apps.compute.models import LiveSession
 from apps.core.clock import now
-from apps.datarequests.models import DataRequest
+from apps.datarequests.models import BudgetRequest, DataRequest
 from apps.datarequests.queries import words_for
 from apps.permissions.models import Grant
 
@@ -129,6 +129,24 @@ def data_request(row: DataRequest, visible: Set[UUID]) -> dict[str, Any]:
         "answered_at": row.answered_at,
         "delivered_at": row.delivered_at,
         "failure": row.failure,
+    }
+
+
+def budget_request(row: BudgetRequest) -> dict[str, Any]:
+    """`given`: the epsilon of the grant that an approval gave."""
+    return {
+        "id": row.pk,
+        "state": row.state,
+        "dataset": row.dataset.slug,
+        "requester": row.requester.username,
+        "epsilon": row.epsilon,
+        "reason": row.reason,
+        "created": row.created,
+        "decided_by": row.decided_by.username if row.decided_by else None,
+        "decided_at": row.decided_at,
+        "decision": row.decision,
+        "grant": row.grant_id,
+        "given": row.grant.allowance if row.grant else None,
     }
 
 

@@ -38,7 +38,7 @@ def certificate(release: Release, *, to: User) -> dict[str, Any]:
         "state": release.state,
         "unit": UNIT,
         "adjacency": ADJACENCY,
-        "epsilon": _epsilon(question, delta),
+        "epsilon": own_epsilon(question, delta),
         "delta": delta,
         "mechanism": question["mechanism"],
         "mechanism_in_words": NAMES[question["mechanism"]],
@@ -57,7 +57,8 @@ def certificate(release: Release, *, to: User) -> dict[str, Any]:
     }
 
 
-def _epsilon(question: dict[str, Any], delta: float) -> float:
+def own_epsilon(question: dict[str, Any], delta: float) -> float:
+    """The epsilon of an answer by itself; `question` as the ledger keeps it."""
     if question["mechanism"] == ARGMAX:
         return float(question["epsilon"])
     ratio = accountant.ratio(question["clips"], question["sigmas"])

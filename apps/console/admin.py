@@ -6,6 +6,8 @@ from django.contrib.auth.models import Group
 from apps.console import (
     accounts,
     audit,
+    budget_requests,
+    budgets,
     compute,
     datarequests,
     datasets,
@@ -13,6 +15,7 @@ from apps.console import (
     node,
     permissions,
     plans,
+    releases,
     tags,
     tokens,
 )
@@ -20,6 +23,8 @@ from apps.console import (
 __all__ = [
     "accounts",
     "audit",
+    "budget_requests",
+    "budgets",
     "compute",
     "datarequests",
     "datasets",
@@ -27,6 +32,7 @@ __all__ = [
     "node",
     "permissions",
     "plans",
+    "releases",
     "tags",
     "tokens",
 ]

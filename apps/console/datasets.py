@@ -17,8 +17,10 @@ from unfold.widgets import (
 )
 
 from apps.accounts.models import User
+from apps.budgets.pricing import pots_of
 from apps.console.acts import Act
 from apps.console.base import GridAdmin, person
+from apps.console.budgets import left_words
 from apps.console.filters import ByDataset
 from apps.console.lists import IndexedAdmin
 from apps.console.permissions import status_of
@@ -107,6 +109,7 @@ class DatasetAdmin(IndexedAdmin):
                     ("Published", obj.created),
                 ],
             ),
+            Panel("Privacy budget of its people", _budget(user, obj)),
             Panel(
                 "What it declares",
                 [
@@ -209,6 +212,16 @@ def declared(version: DatasetVersion) -> list[tuple[str, Any]]:
         ("People", "one row each" if version.entities == "rows" else "declared, not shown"),
         ("Most rows of one person", version.max_rows_per_entity),
         ("Missing values", _missing(version.missing)),
+    ]
+
+
+def _budget(user: User, dataset: Dataset) -> list[tuple[str, Any]]:
+    pot = pots_of([dataset.pk])[str(dataset.pk)]
+    return [
+        ("Domain", link(user, pot.domain)),
+        ("Time block", pot.block),
+        ("Frozen", pot.domain.frozen),
+        ("Left for questions", f"{left_words(pot)} of epsilon {pot.epsilon:g}, all who ask together"),
     ]
 
 

@@ -18,8 +18,13 @@ from apps.console.base import person
 from apps.console.datarequests import shape_words
 from apps.console.show import page_of, when
 from apps.core import clock
-from apps.datarequests.queries import requests_i_may_decide, requests_visible_to
-from apps.datarequests.transitions import State
+from apps.datarequests.queries import (
+    budget_requests_i_may_decide,
+    budget_requests_visible_to,
+    requests_i_may_decide,
+    requests_visible_to,
+)
+from apps.datarequests.transitions import BudgetState, State
 from apps.network.models import Announcement, Membership, Node
 from apps.network.models import State as NodeState
 from apps.network.queries import nodes_visible_to
@@ -66,10 +71,18 @@ def _needs_me(user: User) -> tuple[list[dict[str, Any]], int]:
         _row(f"{item.requester.username} asks for {shape_words(item)}", item.reason, item, when(item.created))
         for item in asked[:SHOWN]
     ]
+    budgets = [
+        _row(
+            f"{item.requester.username} asks for a budget of epsilon {item.epsilon:g} on {item.dataset.slug}",
+            item.reason, item, when(item.created),
+        )
+        for item in budget_requests_i_may_decide(user)
+    ]  # fmt: skip
+    rows = [*budgets, *rows]
     frozen = Membership.objects.filter(frozen=True).first() if user.has("network.operate") else None
     if frozen is not None:
         rows.insert(0, _row("The network shows another key", frozen.problem, frozen, when(None)))
-    return rows, asked.count() + (frozen is not None)
+    return rows, asked.count() + len(budgets) + (frozen is not None)
 
 
 def _set_back(user: User) -> list[dict[str, str]]:
@@ -98,6 +111,8 @@ def _counts(user: User) -> list[dict[str, Any]]:
         ("Datasets", "datasets.dataset", "", datasets_visible_to),
         ("Requests waiting", "datarequests.datarequest", "?state__exact=submitted",
          lambda user: requests_visible_to(user).filter(state=State.SUBMITTED)),
+        ("Budget requests waiting", "datarequests.budgetrequest", "?state__exact=submitted",
+         lambda user: budget_requests_visible_to(user).filter(state=BudgetState.SUBMITTED)),
         ("Grants that hold", "permissions.grant", "?state=holds", lambda user: grants_visible_to(user).filter(live)),
     ]  # fmt: skip
     network: list[tuple[str, str, str, Callable[[User], QuerySet[Any]]]] = [

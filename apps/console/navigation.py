@@ -10,10 +10,11 @@ from django.urls import reverse
 
 from apps.accounts.models import AccessToken, Role, Team, User
 from apps.audit.models import AuditEvent
+from apps.budgets.models import Domain, Release
 from apps.compute.models import Disclosure, LiveSession, StoredAnswer
 from apps.console.base import person
-from apps.datarequests.models import DataRequest
-from apps.datarequests.queries import requests_i_may_decide
+from apps.datarequests.models import BudgetRequest, DataRequest
+from apps.datarequests.queries import budget_requests_i_may_decide, requests_i_may_decide
 from apps.datasets.models import Dataset, DatasetVersion
 from apps.network.models import Announcement, Membership, Node
 from apps.permissions.models import Grant
@@ -32,6 +33,7 @@ GROUPS: dict[str, list[tuple[str, Any]]] = {
         ("outbound", Disclosure),
         ("account_tree", Plan),
     ],
+    "Privacy": [("request_quote", BudgetRequest), ("groups", Domain), ("blur_on", Release)],
     "Network": [("hub", Node), ("campaign", Announcement), ("hub", Membership)],
     "People": [("person", User), ("group", Team), ("badge", Role), ("vpn_key", AccessToken)],
     "Oversight": [("fact_check", AuditEvent), ("monitor_heart", LiveSession)],
@@ -59,4 +61,6 @@ def _item(request: HttpRequest, icon: str, page: Any) -> dict[str, Any]:
     }
     if page.model is DataRequest and (number := requests_i_may_decide(person(request)).count()):
         item |= {"badge": str(number), "link": f"{item['link']}?turn=me"}
+    if page.model is BudgetRequest and (number := budget_requests_i_may_decide(person(request)).count()):
+        item |= {"badge": str(number), "link": f"{item['link']}?state__exact=submitted"}
     return item

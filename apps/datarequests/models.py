@@ -1,7 +1,7 @@
-"""A request for one exact value: the program behind it, why it is asked for, the decision, and the stored answer.
+"""Requests: for one exact value, and for a budget of private answers; why, the decision, and what it led to.
 
-The program and its constants are kept whole as long as it may run, so that it runs at approval without the client or
-its session; its hash and its words stay for ever. Files live in `GRID_STORAGE_DIR/requests/<id>/`:
+The program of the first and its constants are kept whole as long as it may run, so that it runs at approval without the
+client or its session; its hash and its words stay for ever. Files live in `GRID_STORAGE_DIR/requests/<id>/`:
 `constants.safetensors` (public inputs; until it is answered or will never be) and `answer`.
 """
 
@@ -16,7 +16,8 @@ from django.db.models import Q
 
 from apps.core.clock import now
 from apps.datarequests.files import CONSTANTS
-from apps.datarequests.transitions import State
+from apps.datarequests.transitions import BudgetState, State
+from apps.permissions.models import NANO
 
 REASON_LIMIT = 2_000
 MAX_FAILURES = 2
@@ -135,3 +136,56 @@ class RequestInput(models.Model):
 
     def __str__(self) -> str:
         return f"{self.dataset} version {self.version}"
+
+
+class BudgetRequest(models.Model):
+    """Somebody asks the owner of a dataset for a `release` grant with an epsilon; `grant`: what was given."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    requester = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="budget_requests")
+    dataset = models.ForeignKey("datasets.Dataset", on_delete=models.PROTECT, related_name="budget_requests")
+    epsilon_nano = models.PositiveBigIntegerField()
+    reason = models.TextField(max_length=REASON_LIMIT)
+    state = models.CharField(max_length=16, choices=BudgetState.choices, default=BudgetState.SUBMITTED)
+    created = models.DateTimeField(default=now)
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    decided_at = models.DateTimeField(null=True, blank=True)
+    decision = models.TextField(max_length=REASON_LIMIT, blank=True)
+    grant = models.OneToOneField(
+        "permissions.Grant", on_delete=models.PROTECT, null=True, blank=True, related_name="budget_request"
+    )
+
+    class Meta:
+        verbose_name = "budget request"
+        ordering = ["created", "id"]
+        indexes = [models.Index(fields=["state", "created"], name="budget_request_by_state")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["requester", "dataset"],
+                condition=Q(state=BudgetState.SUBMITTED),
+                name="budget_request_open_once",
+            ),
+            models.CheckConstraint(condition=Q(epsilon_nano__gte=1) & ~Q(reason=""), name="budget_request_says_what"),
+            models.CheckConstraint(
+                condition=Q(state__in=["submitted", "withdrawn"], decided_by=None, decided_at=None, decision="")
+                | (
+                    Q(state__in=["approved", "denied"], decided_by__isnull=False, decided_at__isnull=False)
+                    & ~Q(decision="")
+                ),
+                name="budget_request_decided_with_why",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="approved", grant__isnull=False) | (~Q(state="approved") & Q(grant=None)),
+                name="budget_request_approved_with_grant",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"budget request {self.id}"
+
+    @property
+    def epsilon(self) -> float:
+        """What is asked for."""
+        return self.epsilon_nano / NANO

@@ -1,17 +1,20 @@
-"""Who may decide on a request, withdraw it, and fetch its answer; and whether that may happen now."""
+"""Who may ask for a budget, decide on a request, withdraw it, fetch its answer; and whether that may happen now."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 from apps.accounts.models import User
-from apps.datarequests.models import DataRequest
-from apps.datarequests.transitions import State, check_can_move
-from apps.permissions.models import Ownership
+from apps.datarequests.models import BudgetRequest, DataRequest
+from apps.datarequests.transitions import BudgetState, State, check_can_move
+from apps.datasets.models import Dataset
+from apps.permissions.models import Ownership, Right
+from apps.permissions.policies import check_can_grant, owns, rights_on
 from gridclient.wire.errors import (
     ConflictError,
     GridError,
     InternalError,
+    NotFoundError,
     NotPermittedError,
     RequestDeniedError,
     RequestPendingError,
@@ -81,6 +84,41 @@ def check_can_fetch(user: User, request: DataRequest) -> None:
         raise InternalError(request.failure)
     if request.answered_at is None:
         raise RequestPendingError("This request is approved; its answer is being computed.", state=request.state)
+
+
+def check_can_ask_for_budget(user: User, dataset: Dataset) -> None:
+    """Raise NotFoundError where the dataset doesn't exist for this person, NotPermittedError for its owner."""
+    if Right.DISCOVER not in rights_on(user, dataset):
+        raise NotFoundError("There is no such dataset.")
+    if owns(user, dataset):
+        raise NotPermittedError("You own this dataset: as its owner you ask it without a grant, and nobody decides.")
+
+
+def check_can_decide_budget(user: User, request: BudgetRequest) -> None:
+    """Raise for anyone but the dataset's owner, and for who asked; ConflictError for what is settled."""
+    if request.requester_id == user.pk:
+        raise NotPermittedError("Nobody decides on a request of their own; someone else must.")
+    check_can_grant(user, request.dataset)
+    _check_open(request)
+
+
+def check_can_approve_budget(user: User, request: BudgetRequest) -> None:
+    """Raise unless `user` may decide, and the account that would have the budget is still in use."""
+    check_can_decide_budget(user, request)
+    if not request.requester.is_active:
+        raise ConflictError("The requester's account is no longer active; this request can only be denied.")
+
+
+def check_can_withdraw_budget(user: User, request: BudgetRequest) -> None:
+    """Raise NotPermittedError for anyone but the requester, ConflictError for what is settled."""
+    if request.requester_id != user.pk:
+        raise NotPermittedError("Only the person who made a request can withdraw it.")
+    _check_open(request)
+
+
+def _check_open(request: BudgetRequest) -> None:
+    if request.state != BudgetState.SUBMITTED:
+        raise ConflictError(f"This request is {request.state}, and stays so. Look at it again.", state=request.state)
 
 
 def _owns_all(user: User, request: DataRequest) -> bool:

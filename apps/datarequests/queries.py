@@ -9,8 +9,8 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from apps.accounts.models import User
 from apps.compute.release import Answered
-from apps.datarequests.models import MAX_FAILURES, DataRequest, RequestInput
-from apps.datarequests.transitions import State
+from apps.datarequests.models import MAX_FAILURES, BudgetRequest, DataRequest, RequestInput
+from apps.datarequests.transitions import BudgetState, State
 from apps.permissions.queries import datasets_visible_to
 from gridclient.wire.errors import InternalError
 from gridclient.wire.messages import INLINE_LIMIT, TensorHeader
@@ -38,6 +38,20 @@ def requests_i_may_decide(user: User) -> QuerySet[DataRequest]:
     owned = inputs.filter(dataset__ownership__owner=user)
     foreign = inputs.exclude(dataset__ownership__owner=user)
     return found.filter(Exists(owned), ~Exists(foreign))
+
+
+def budget_requests_visible_to(user: User) -> QuerySet[BudgetRequest]:
+    """Mine and those on datasets that I own; all of them for who may see everything."""
+    found = BudgetRequest.objects.select_related("requester", "decided_by", "dataset", "grant")
+    if user.has("everything.read"):
+        return found
+    return found.filter(Q(requester=user) | Q(dataset__ownership__owner=user))
+
+
+def budget_requests_i_may_decide(user: User) -> QuerySet[BudgetRequest]:
+    """The undecided ones on datasets that I own."""
+    found = budget_requests_visible_to(user).filter(state=BudgetState.SUBMITTED, dataset__ownership__owner=user)
+    return found.exclude(requester=user)
 
 
 def unanswered(*, again: bool = False) -> QuerySet[DataRequest]:

@@ -39,6 +39,15 @@ BY = {
 """Whose act leads into each state, for the picture."""
 
 
+class BudgetState(models.TextChoices):
+    """Of a request for a budget: whatever follows the first is final."""
+
+    SUBMITTED = "submitted", "waiting for a decision"
+    APPROVED = "approved", "approved"
+    DENIED = "denied", "denied"
+    WITHDRAWN = "withdrawn", "withdrawn by the requester"
+
+
 def check_can_move(request: DataRequest, state: State) -> None:
     """Raise ConflictError, with the present state in `details`, unless `state` may follow."""
     if state not in NEXT[State(request.state)]:

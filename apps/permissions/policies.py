@@ -140,6 +140,15 @@ def check_can_publish(user: User) -> None:
         )
 
 
+def can_publish(user: User) -> bool:
+    """Whether `check_can_publish` would pass."""
+    try:
+        check_can_publish(user)
+    except GridError:
+        return False
+    return True
+
+
 def check_can_compute(user: User, dataset: Dataset) -> None:
     """Raise unless programs of this user may use the dataset: NotFoundError where it doesn't exist for them."""
     rights = rights_on(user, dataset)

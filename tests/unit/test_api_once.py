@@ -31,6 +31,8 @@ KEYED = {
     "DELETE plans/<str:name>/", "POST requests/<uuid:id>/approve/", "POST requests/<uuid:id>/deny/",
     "POST requests/<uuid:id>/withdraw/", "POST users/", "PATCH users/<str:username>/", "POST teams/",
     "PATCH teams/<str:slug>/", "DELETE tokens/<str:prefix>/", "POST membership/", "POST sessions/<uuid:id>/stop/",
+    "POST datasets/<str:slug>/budget/", "POST budget-requests/<uuid:id>/approve/",
+    "POST budget-requests/<uuid:id>/deny/", "POST budget-requests/<uuid:id>/withdraw/",
 }  # fmt: skip
 NOT_KEYED = {
     # Their replies are secrets.

@@ -13,9 +13,11 @@ from django.urls import URLPattern, URLResolver
 from apps.accounts import actions as accounts
 from apps.accounts.models import AccessToken, Team, User
 from apps.audit.models import AuditEvent
+from apps.budgets.models import Domain, EpochProposal, Pot, Release
 from apps.compute.models import Disclosure, LiveSession, StoredAnswer
 from apps.core import clock, keys
-from apps.datarequests.models import DataRequest
+from apps.datarequests.budgets import ask_for_budget
+from apps.datarequests.models import BudgetRequest, DataRequest
 from apps.datasets.models import Dataset, Visibility
 from apps.network.models import Announcement, Membership, Node, State
 from apps.permissions import actions as permissions
@@ -25,6 +27,9 @@ from apps.plans.models import Plan
 from apps.tags.models import Tag
 from gridclient.program.plan_format import decode_plan
 from gridsite.reference.plans import vectors
+from tests.factories.budgets import answer as answer_it
+from tests.factories.budgets import ask
+from tests.factories.console import ACTS, MATRIX, ON_A_NETWORK, WHO
 from tests.factories.live import open_session
 from tests.factories.network import member, metadata
 from tests.factories.people import People
@@ -32,113 +37,8 @@ from tests.factories.queue import publish, submit
 
 pytestmark = pytest.mark.django_db
 
-WHO = ["anonymous", "scientist", "owner", "other_owner", "reviewer", "auditor", "administrator"]
 ABSENT = "00000000-0000-4000-8000-000000000000"
 SECRET = "4815162342"
-
-# Page -> the status of a GET for each of WHO; 302 of the first two is the sign-in, of an act the object's page.
-# fmt: off
-MATRIX = {
-    "index": "302 302 200 200 200 200 200",
-    "password_change": "302 302 200 200 200 200 200",
-    "jsi18n": "302 302 200 200 200 200 200",
-    "logout": "302 302 403 403 403 403 403",
-    "accounts_user_changelist": "302 302 403 403 403 200 200",
-    "accounts_user_add": "302 302 403 403 403 403 200",
-    "accounts_user_change": "302 302 403 403 403 200 200",
-    "accounts_user_act": "302 302 403 403 403 403 302",
-    "accounts_role_changelist": "302 302 403 403 403 200 200",
-    "accounts_role_change": "302 302 403 403 403 200 200",
-    "accounts_role_act": "302 302 403 403 403 404 404",
-    "accounts_team_changelist": "302 302 403 403 403 200 200",
-    "accounts_team_add": "302 302 403 403 403 403 200",
-    "accounts_team_change": "302 302 403 403 403 200 200",
-    "accounts_team_act": "302 302 403 403 403 403 302",
-    "accounts_accesstoken_changelist": "302 302 200 200 200 200 200",
-    "accounts_accesstoken_add": "302 302 200 200 200 403 200",
-    "accounts_accesstoken_change": "302 302 404 404 404 200 200",
-    "accounts_accesstoken_act": "302 302 404 404 404 403 302",
-    "audit_auditevent_changelist": "302 302 403 403 403 200 200",
-    "audit_auditevent_change": "302 302 403 403 403 200 200",
-    "audit_auditevent_act": "302 302 403 403 403 404 404",
-    "compute_storedanswer_changelist": "302 302 200 200 403 200 403",
-    "compute_storedanswer_change": "302 302 200 404 403 200 403",
-    "compute_storedanswer_act": "302 302 404 404 403 404 403",
-    "compute_disclosure_changelist": "302 302 200 200 403 200 403",
-    "compute_disclosure_change": "302 302 200 404 403 200 403",
-    "compute_disclosure_act": "302 302 404 404 403 404 403",
-    "compute_livesession_changelist": "302 302 403 403 403 200 200",
-    "compute_livesession_change": "302 302 403 403 403 200 200",
-    "compute_livesession_act": "302 302 403 403 403 403 302",
-    "datarequests_datarequest_changelist": "302 302 200 200 200 200 403",
-    "datarequests_datarequest_change": "302 302 200 404 200 200 403",
-    "datarequests_datarequest_act": "302 302 302 404 302 403 403",
-    "datasets_dataset_changelist": "302 302 200 200 200 200 403",
-    "datasets_dataset_change": "302 302 200 404 404 200 403",
-    "datasets_dataset_act": "302 302 302 404 404 403 403",
-    "datasets_datasetversion_changelist": "302 302 200 200 200 200 403",
-    "datasets_datasetversion_change": "302 302 200 404 404 200 403",
-    "datasets_datasetversion_act": "302 302 404 404 404 404 403",
-    "tags_tag_changelist": "302 302 200 200 403 200 403",
-    "tags_tag_change": "302 302 200 404 403 200 403",
-    "tags_tag_act": "302 302 404 404 403 404 403",
-    "permissions_grant_changelist": "302 302 200 200 403 200 403",
-    "permissions_grant_add": "302 302 200 403 403 403 403",
-    "permissions_grant_change": "302 302 200 404 403 200 403",
-    "permissions_grant_act": "302 302 302 404 403 403 403",
-    "plans_plan_changelist": "302 302 200 200 200 200 200",
-    "plans_plan_change": "302 302 200 200 200 200 200",
-    "plans_plan_act": "302 302 403 403 403 403 302",
-    "network_membership_changelist": "302 302 403 403 403 200 200",
-    "network_membership_change": "302 302 403 403 403 200 200",
-    "network_membership_act": "302 302 403 403 403 403 302",
-    # of the other role: see below
-    "network_node_changelist": "302 302 403 403 403 403 403",
-    "network_node_change": "302 302 403 403 403 403 403",
-    "network_node_act": "302 302 403 403 403 403 403",
-    "network_announcement_changelist": "302 302 403 403 403 403 403",
-    "network_announcement_change": "302 302 403 403 403 403 403",
-    "network_announcement_act": "302 302 403 403 403 403 403",
-}
-ON_A_NETWORK = {
-    "network_node_changelist": "302 302 403 403 403 200 200",
-    "network_node_change": "302 302 403 403 403 200 200",
-    "network_node_act": "302 302 403 403 403 403 302",
-    "network_announcement_changelist": "302 302 403 403 403 200 200",
-    "network_announcement_change": "302 302 403 403 403 200 200",
-    "network_announcement_act": "302 302 403 403 403 404 404",
-    "network_membership_changelist": "302 302 403 403 403 403 403",
-    "datasets_dataset_changelist": "302 302 403 403 403 403 403",
-    "datasets_datasetversion_changelist": "302 302 403 403 403 403 403",
-    "tags_tag_changelist": "302 302 403 403 403 403 403",
-    "accounts_role_changelist": "302 302 403 403 403 200 200",
-    "datarequests_datarequest_changelist": "302 302 403 403 403 403 403",
-    "permissions_grant_changelist": "302 302 403 403 403 403 403",
-    "compute_storedanswer_changelist": "302 302 403 403 403 403 403",
-    "compute_disclosure_changelist": "302 302 403 403 403 403 403",
-    "compute_livesession_changelist": "302 302 403 403 403 403 403",
-    "plans_plan_changelist": "302 302 403 403 403 403 403",
-}
-# fmt: on
-ACTS = {
-    "accounts_user": ["changeroles", "setpassword", "close", "reopen"],
-    "accounts_role": [],
-    "accounts_team": ["changemembers"],
-    "accounts_accesstoken": ["revoke"],
-    "audit_auditevent": [],
-    "compute_livesession": ["stop"],
-    "compute_storedanswer": [],
-    "compute_disclosure": [],
-    "datarequests_datarequest": ["approve", "deny", "withdraw"],
-    "datasets_dataset": ["describe"],
-    "datasets_datasetversion": [],
-    "tags_tag": [],
-    "permissions_grant": ["revoke"],
-    "plans_plan": ["delete"],
-    "network_membership": ["pin"],
-    "network_node": ["approve", "reject", "remove"],
-    "network_announcement": [],
-}
 
 
 @pytest.fixture
@@ -168,15 +68,20 @@ def house(people: People) -> dict[str, str]:
     Membership.objects.create(
         url="https://net.example", public_key=keys.public_key(), fingerprint="f" * 32, pinned=clock.now()
     )
+    release = answer_it(ask(people.scientist, dataset, "k"), SECRET.encode())
+    budget = ask_for_budget(dataset, epsilon=1.0, reason="A study.", by=people.scientist)
     return {
         "accounts_user": str(people.scientist.pk),
         "accounts_role": "owner",
         "accounts_team": str(team.pk),
         "accounts_accesstoken": str(token.pk),
         "audit_auditevent": "1",
+        "budgets_domain": str(Domain.objects.get().pk),
+        "budgets_release": str(release.pk),
         "compute_livesession": str(open_session(people.scientist).pk),
         "compute_storedanswer": str(answer.pk),
         "compute_disclosure": str(disclosure.pk),
+        "datarequests_budgetrequest": str(budget.pk),
         "datarequests_datarequest": str(request.pk),
         "datasets_dataset": str(dataset.pk),
         "datasets_datasetversion": str(dataset.current.pk),
@@ -289,7 +194,7 @@ def test_who_may_not_act_changes_nothing_by_posting(people: People, house: dict[
         "reason": "because", "seen": clock.now().isoformat(), "roles": ["administrator"], "password": "new-pass-1",
         "again": "new-pass-1", "members": "auditor", "username": "mallory", "slug_field": "x", "name": "x",
         "visibility": "listed", "accounts_may_compute": "no", "right": "read", "to": "auditor",
-        "dataset": house["datasets_dataset"],
+        "dataset": house["datasets_dataset"], "epsilon": "1", "statement": "others", "entities": "10",
     }  # fmt: skip
     for role in ("node", "network"):
         with override_settings(GRID_ROLE=role):
@@ -333,6 +238,10 @@ def test_no_page_has_a_private_value_or_a_secret(people: People, house: dict[str
         ("administrator", "accounts/accesstoken", "digest__startswith=a"),
         ("administrator", "accounts/accesstoken", "user__password__startswith=argon2"),
         ("owner", "compute/storedanswer", "data__gt=1"),
+        ("owner", "budgets/release", "data__gt=1"),
+        ("owner", "budgets/release", "question__contains=weight"),
+        ("owner", "budgets/domain", "placements__dataset__name__startswith=S"),
+        ("owner", "datarequests/budgetrequest", "requester__password__startswith=argon2"),
         ("owner", "datasets/dataset", "versions__entity_count__gt=3"),
         ("owner", "datasets/dataset", "versions__sha256__startswith=a"),
         ("owner", "datasets/datasetversion", "entity_count__gt=3"),
@@ -358,6 +267,8 @@ def test_another_owner_finds_no_trace_of_a_dataset_that_is_not_for_them(people: 
         "", "datasets/dataset/", "datasets/datasetversion/", "tags/tag/", "permissions/grant/",
         "permissions/grant/add/", f"permissions/grant/?of={slug}",
         "datarequests/datarequest/", f"datarequests/datarequest/?of={slug}", "compute/storedanswer/",
+        "budgets/domain/", f"budgets/domain/{house['budgets_domain']}/change/", "budgets/release/",
+        "datarequests/budgetrequest/",
         f"compute/storedanswer/?of={slug}",
     ):  # fmt: skip
         text = client.get(f"/admin/{page}").content.decode()
@@ -388,7 +299,22 @@ def test_a_dataset_page_names_who_was_granted_what_to_its_owner_only(people: Peo
 def state() -> list[object]:
     """What may not change by looking."""
     rows: list[object] = [AuditEvent.objects.count(), Node.objects.filter(state=State.APPROVED).count()]
-    for model in (DataRequest, Grant, AccessToken, Dataset, LiveSession, Membership, Node, Plan, Team):
+    for model in (
+        BudgetRequest,
+        DataRequest,
+        Domain,
+        EpochProposal,
+        Pot,
+        Release,
+        Grant,
+        AccessToken,
+        Dataset,
+        LiveSession,
+        Membership,
+        Node,
+        Plan,
+        Team,
+    ):
         rows += list(model._default_manager.order_by("pk").values())
     rows += [
         (user.username, user.is_active, user.password, [role.pk for role in user.roles.order_by("pk")])

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from gridclient import html
 from gridclient.admin import Administration
+from gridclient.budgets import Budgets
 from gridclient.connection import Connection
 from gridclient.datasets import Dataset
 from gridclient.discovery import Discovery
@@ -21,7 +22,7 @@ from gridclient.identity import Account, identity_of, sign_in, with_token
 from gridclient.listings import DATASETS, PLANS, POINTERS, REQUESTS, Listing
 from gridclient.program.graph import Node as ProgramNode
 from gridclient.program.graph import Ref
-from gridclient.records import Budget, Domain, OpenSession
+from gridclient.records import OpenSession
 from gridclient.requests import DataRequest, GetNotPermittedError, checked_reason
 from gridclient.wire import messages as m
 from gridclient.wire.errors import (
@@ -50,7 +51,7 @@ _OF_THE_LIBRARY = frozenset(
 )
 
 
-class Node(Administration, Discovery):
+class Node(Administration, Budgets, Discovery):
     """A node and my account on it. It is signed in to at the first call that needs it. Thread-safe."""
 
     def __init__(self, *, id: str, name: str, url: str, public_key: str, enter: Callable[[], Account]) -> None:
@@ -284,29 +285,6 @@ class Node(Administration, Discovery):
         if not isinstance(reply, m.Estimated):
             raise _confused()
         return private.estimate_of(reply.estimate)
-
-    def budget(self, dataset: str) -> Budget:
-        """What is left for me of the epsilon that all private answers about a dataset's people may take."""
-        return Budget(self.http.get(f"datasets/{quote(dataset, safe='')}/budget/"))
-
-    def open_domain(self, name: str, *, statement: str, entities: int = 100_000) -> Domain:
-        """Open a privacy domain: a population with a budget of its own. `statement`: why nobody in it is in another
-        one, which the audit log keeps; `entities`: the most people there can be. Publish into it with `domain=name`."""
-        return Domain(self.http.post("domains/", slug=name, statement=statement, entities=entities))
-
-    def domains(self) -> Listing[Domain]:
-        """The privacy domains of this node, with what is left of their budgets."""
-        return Domain.listed(self.http.pages("domains/"))
-
-    def request_budget(self, dataset: str, *, epsilon: float, reason: str) -> Budget:
-        """Ask the owner of a dataset for a `release` grant of so much. Returns what is there meanwhile."""
-        path = f"datasets/{quote(dataset, safe='')}/budget/"
-        return Budget(self.http.post(path, epsilon=epsilon, reason=checked_reason(reason)))
-
-    def certificate(self, release: str) -> dict[str, Any]:
-        """What a private answer guarantees, and its place in the ledger, as plain JSON values."""
-        found: dict[str, Any] = self.http.get(f"releases/{quote(release, safe='')}/")
-        return found
 
     def take(self, module_id: str, names: Sequence[str], pointers: Sequence[Any]) -> dict[str, torch.Tensor]:
         """The state of a module that was sent, by name. Raises GetNotPermittedError with `.request()`."""
