@@ -7,6 +7,7 @@ noise in proportion to it; the rest of the program, a public affine map, runs on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 import torch
@@ -20,7 +21,12 @@ from apps.compute.readers.gains import gains
 from apps.compute.readers.torch import TorchReader
 from apps.compute.targets import DTYPES
 from gridclient.program.graph import result_hash
-from gridclient.wire.errors import InternalError
+from gridclient.wire.errors import InternalError, LimitExceededError
+
+MOST_NUMBERS = 2**20
+"""Of one answer: the ledger keeps it for ever, whatever little it cost."""
+MOST_SPREADS = 2**16
+"""Of one answer whose numbers have noise of different sizes: the web process takes, and its receipt says, each."""
 
 
 def weigh(program: Program, reader: TorchReader, question: Weigh) -> Weighed:
@@ -29,6 +35,7 @@ def weigh(program: Program, reader: TorchReader, question: Weigh) -> Weighed:
     Raises InvalidInputError for what is no aggregate, UnboundedError where no bound is known.
     """
     fact = program.fact(question.value)
+    _check_size(prod(fact.shape), MOST_NUMBERS, "numbers")
     found = _bases(program, reader, question)
     plan = program.plan([question.value], reader.has)
     spread, reach = _spread(program, reader, question, found)
@@ -92,5 +99,17 @@ def _spread(
 
 def _shortest(spread: torch.Tensor) -> list[float]:
     """One number where all are equal."""
+    if spread.numel() and bool((spread == spread[0]).all()):
+        spread = spread[:1]
+    _check_size(spread.numel(), MOST_SPREADS, "numbers with noise of different sizes")
     listed: list[float] = spread.tolist()
-    return listed[:1] if len(set(listed)) == 1 else listed
+    return listed
+
+
+def _check_size(size: int, most: int, what: str) -> None:
+    if size > most:
+        raise LimitExceededError(
+            f"A private answer has at most {most} {what}, and this one {size}: ask for the sums, and compute the rest "
+            "from the answer.",
+            limit=most,
+        )
