@@ -23,7 +23,12 @@ from apps.compute.readers.gains import gains
 from apps.compute.readers.torch import TorchReader
 from apps.compute.targets import DTYPES
 from gridclient.program.graph import Ref, result_hash
-from gridclient.wire.errors import InternalError, InvalidInputError
+from gridclient.wire.errors import InternalError, InvalidInputError, LimitExceededError
+
+MOST_NUMBERS = 2**20
+"""Of one answer: the ledger keeps it for ever, whatever little it cost."""
+MOST_SPREADS = 2**16
+"""Of one answer whose numbers have noise of different sizes: the web process takes, and its receipt says, each."""
 
 
 def weigh(program: Program, reader: TorchReader, question: Weigh) -> Weighed:
@@ -32,6 +37,7 @@ def weigh(program: Program, reader: TorchReader, question: Weigh) -> Weighed:
     Raises InvalidInputError for what is no aggregate, UnboundedError where no bound is known.
     """
     fact = program.fact(question.value)
+    _check_size(math.prod(fact.shape), MOST_NUMBERS, "numbers")
     counts = _counts(program, question.value)
     found = bases.form(program, reader, bases.bases(program, counts or question.value))
     plan = program.plan([question.value], reader.has)
@@ -134,5 +140,17 @@ def _spread(
 
 def _shortest(spread: torch.Tensor) -> list[float]:
     """One number where all are equal."""
+    if spread.numel() and bool((spread == spread[0]).all()):
+        spread = spread[:1]
+    _check_size(spread.numel(), MOST_SPREADS, "numbers with noise of different sizes")
     listed: list[float] = spread.tolist()
-    return listed[:1] if len(set(listed)) == 1 else listed
+    return listed
+
+
+def _check_size(size: int, most: int, what: str) -> None:
+    if size > most:
+        raise LimitExceededError(
+            f"A private answer has at most {most} {what}, and this one {size}: ask for the sums, and compute the rest "
+            "from the answer.",
+            limit=most,
+        )

@@ -271,7 +271,11 @@ class _Matter:
         return [self.ask.untrained] if self.ask.untrained else []
 
     def release(self) -> dict[UUID, list[Grant | None]] | None:
-        """By dataset, the grants that private answers of the ask may be charged to; None where one is missing."""
+        """By dataset, the grants that private answers of the ask may be charged to; None where one is missing.
+
+        One grant covers all columns, of all versions: its epsilon is what its owner allowed for each of them. Where
+        grants added up, a column with a small allowance would be paid for with the large one of another.
+        """
         found: dict[UUID, list[Grant | None]] = {}
         for entry in self.ask.inputs:
             version = self.versions.get((entry.dataset, entry.version))
@@ -280,10 +284,12 @@ class _Matter:
             if version.dataset_id in self.owned:
                 found[version.dataset_id] = [None]
                 continue
-            grants = self._grants(version, {Right.RELEASE, Right.READ}, entry.columns)
-            if not grants:
+            grants = self._covering(version, {Right.RELEASE, Right.READ}, entry.columns)[0]
+            before = found.get(version.dataset_id)
+            both = [grant for grant in grants if before is None or grant in before]
+            if not both:
                 return None
-            found[version.dataset_id] = [*grants]
+            found[version.dataset_id] = [*both]
         return found
 
     def _on_every_input(self, route: str, rights: set[Right]) -> Decision | None:
@@ -343,6 +349,13 @@ class _Matter:
 
     def _grants(self, version: DatasetVersion, rights: set[Right], columns: list[str] | None) -> list[Grant]:
         """Grants of one of these rights that each cover the columns (None: all), or the first of several that do."""
+        alone, together = self._covering(version, rights, columns)
+        return alone or together[:1]
+
+    def _covering(
+        self, version: DatasetVersion, rights: set[Right], columns: list[str] | None
+    ) -> tuple[list[Grant], list[Grant]]:
+        """Grants that each cover the columns, and all of them where they do together."""
         fitting = [
             grant
             for grant in self.held
@@ -358,7 +371,7 @@ class _Matter:
             if grant.columns is None or (wanted is not None and set(wanted) <= set(grant.columns))
         ]
         together = {name for grant in fitting for name in grant.columns or []}
-        return alone or (fitting[:1] if wanted is not None and set(wanted) <= together else [])
+        return alone, fitting if wanted is not None and set(wanted) <= together else []
 
 
 def _names(version: DatasetVersion) -> list[str]:

@@ -20,6 +20,10 @@ from apps.compute.labels import (
     tainted,
 )
 
+MOST_STEPS = 2**14
+"""Steps by which rows that are joined may have been chosen. Each join repeats those of its parts: what doubles
+sixty times would never be read to its end."""
+
 
 def moved(call: Call) -> Label:
     """transpose, t, permute: the axes move, nothing else."""
@@ -152,10 +156,20 @@ def joined(call: Call) -> Label:
     if call.op == "aten::stack":
         axis += dim <= axis
     elif dim == axis:
-        if len(labels) != len(parts) or any(label.mask for label in labels):
+        rows = ("cat", *(label.rows for label in labels))
+        if len(labels) != len(parts) or any(label.mask for label in labels) or _long(rows):
             return tainted(call)
-        return by_rows(call, axis, labels, rows=("cat", *(label.rows for label in labels)))
+        return by_rows(call, axis, labels, rows=rows)
     return tainted(call) if len({label.rows for label in labels}) != 1 else by_rows(call, axis, labels)
+
+
+def _long(rows: tuple[object, ...]) -> bool:
+    """Whether a sequence of rows was made in more than `MOST_STEPS` steps; looks at no more than these."""
+    todo, steps = [rows], 0
+    while todo and steps <= MOST_STEPS:
+        steps += 1
+        todo += [part for part in todo.pop() if isinstance(part, tuple)]
+    return bool(todo)
 
 
 def scattered(call: Call) -> Label:
