@@ -13,6 +13,21 @@ from gridclient.wire import frames
 from gridclient.wire import messages as m
 
 _DATA = struct.pack("<4f", 1.0, 2.0, 3.0, 4.0)
+_ESTIMATE = {
+    "cost": 0.175,
+    "remaining": 1.5,
+    "epsilon": 0.5,
+    "delta": 1e-06,
+    "sigma": 22.125,
+    "within_95": 43.375,
+    "of_range": 0.0078125,
+}
+_RECEIPT = _ESTIMATE | {
+    "id": "0190b3a0-0000-7000-8000-000000000003",
+    "position": 1,
+    "stored": False,
+    "sigmas": [22.125],
+}
 _HEADER = m.TensorHeader("float32", [2, 2], 16)
 _DIGEST = graph.tensor_digest("float32", [2, 2], _DATA)
 _NODES = [
@@ -43,6 +58,8 @@ CLIENT: list[tuple[str, m.ClientCommand]] = [
     ("Six nodes: inputs, a cast, a sum, a maximum with its index, an addition.", m.Run(_NODES)),
     ("The client holds outputs 0 and 1 of node 5 no longer.", m.Drop([Ref(5), Ref(5, 1)])),
     ("Ask for output 0 of node 6.", m.Get(1, Ref(6))),
+    ("Ask for the same value privately, at epsilon 0.5.", m.Get(8, Ref(6), 0.5, key="once-8")),
+    ("What would it cost, with noise of at most 50?", m.Estimate(9, Ref(6), None, 50.0)),
     ("Ask for the state of a module, as one.", m.Take(5, "6f1d", ["weight", "bias"], [Ref(3), Ref(4)])),
     ("Put the same value into the queue.", m.Request(2, Ref(6), "Monthly report of the ward")),
     (
@@ -82,6 +99,8 @@ NODE: list[tuple[str, m.NodeCommand]] = [
         "A released value of 1 MiB that transfer 9 brings.",
         m.Answer(1, "tensor", m.TensorHeader("uint8", [2**20], 2**20), None, 9, "22" * 32),
     ),
+    ("A private answer, and what it was charged.", m.Answer(8, "tensor", _HEADER, _DATA, receipt=_RECEIPT)),
+    ("What a private answer would cost.", m.Estimated(9, _ESTIMATE)),
     ("The request is in the queue.", m.Submitted(2, "0190b3a0-0000-7000-8000-000000000002")),
     ("The dataset is published.", m.Published(4, {"slug": "births-of-february", "version": 1})),
     ("The plan is kept.", m.Planned(7, {"name": "train-step", "sha256": "33" * 32})),

@@ -33,6 +33,7 @@ KEYED = {
     "PATCH teams/<str:slug>/", "DELETE tokens/<str:prefix>/", "POST membership/", "POST sessions/<uuid:id>/stop/",
     "POST datasets/<str:slug>/budget/", "POST budget-requests/<uuid:id>/approve/",
     "POST budget-requests/<uuid:id>/deny/", "POST budget-requests/<uuid:id>/withdraw/",
+    "POST domains/",
 }  # fmt: skip
 NOT_KEYED = {
     # Their replies are secrets.

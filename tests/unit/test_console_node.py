@@ -75,7 +75,7 @@ def test_a_worker_on_another_machine_is_shown_without_figures_that_nobody_has(pe
     session = session_of(people.scientist, process)
     process.report |= {"workers": [worker_of(session) | {"pid": None, "rss": None, "pss": None, "cpu": None}]}
     live.write(process, [session])
-    for page in (PAGE, page_of(session)):
+    for page in (PAGE, f"{page_of(session)}change/"):
         shown = text(at(people, "administrator").get(page))
         assert "on another machine" in shown and "not known" in shown, page
 

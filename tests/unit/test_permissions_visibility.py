@@ -25,7 +25,7 @@ from tests.factories.people import People
 from tests.factories.queue import publish
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
-EVERYTHING = {"discover", "compute", "aggregate", "train", "read"}
+EVERYTHING = {"discover", "compute", "release", "aggregate", "train", "read"}
 
 
 @pytest.fixture
@@ -105,13 +105,13 @@ def test_rights_include_what_they_need_and_read_includes_all(
     assert rights_on(people.stranger, ward["listed"]) == {"discover"} == rights_on(people.auditor, ward["granted"])
     assert rights_on(people.scientist, ward["granted"]) == rights_on(dana, ward["accounts"]) == frozenset()
     seen = {"discover", "compute"}
-    included = {"discover": {"discover"}, "compute": seen, "aggregate": seen | {"aggregate"}, "train": seen | {"train"},
-                "read": EVERYTHING}  # fmt: skip
+    included = {"discover": {"discover"}, "compute": seen, "release": seen | {"release"},
+                "aggregate": seen | {"aggregate"}, "train": seen | {"train"}, "read": EVERYTHING}  # fmt: skip
     for right, expected in included.items():
         grant = actions.give(ward["granted"], to=people.scientist, right=right, reason="Study 7", by=people.owner)
         assert rights_on(people.scientist, ward["granted"]) == expected
         actions.revoke(grant, by=people.owner)
-    for right in ("aggregate", "train"):
+    for right in ("release", "aggregate", "train"):
         actions.give(ward["granted"], to=people.scientist, right=right, reason="Study 7", by=people.owner)
     assert rights_on(people.scientist, ward["granted"]) == EVERYTHING - {"read"}
 

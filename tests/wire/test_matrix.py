@@ -28,6 +28,8 @@ COLUMNS = [m.Column("a", low=0.0, high=50.0), m.Column("b", low=0.0, high=50.0)]
 NEW_ACCOUNT = {"username": "new-{n}", "password": PASSWORD, "roles": []}
 GRANT = {"to": "asker", "right": "discover", "reason": "A test."}
 WHY = {"reason": "A test."}
+BUDGET = {"epsilon": 0.5, "reason": "A test."}
+NO_ID = "00000000-0000-0000-0000-000000000000"
 
 # Route, method, path, body, and the status that each of PEOPLE gets. `secret` is granted to nobody: to all but its
 # owner and the auditor it does not exist. {request} and {grant} are new ones each time, of the account `asker`.
@@ -60,6 +62,21 @@ ROUTES: list[Row] = [
     ("datasets/<str:slug>/grants/", "POST", "datasets/{open}/grants/", GRANT, "401 403 201 403 403 403 403"),
     ("datasets/<str:slug>/grants/", "POST", "datasets/{secret}/grants/", GRANT, "401 404 201 404 404 403 404"),
     ("grants/<int:id>/", "DELETE", "grants/{grant}/", None, "401 404 204 404 404 403 404"),
+    # Without the right to private answers a budget is nobody's business; the owner has it.
+    ("datasets/<str:slug>/budget/", "GET", "datasets/{open}/budget/", None, "401 403 200 403 403 403 403"),
+    ("datasets/<str:slug>/budget/", "GET", "datasets/{secret}/budget/", None, "401 404 200 404 404 403 404"),
+    ("datasets/<str:slug>/budget/", "POST", "datasets/{secret}/budget/", BUDGET, "401 404 403 404 404 201 404"),
+    ("budget-requests/", "GET", "budget-requests/", None, "401 200 200 200 200 200 200"),
+    ("budget-requests/<uuid:id>/", "GET", f"budget-requests/{NO_ID}/", None, "401 404 404 404 404 404 404"),
+    *(
+        (f"budget-requests/<uuid:id>/{verb}/", "POST", f"budget-requests/{NO_ID}/{verb}/", WHY,
+         "401 404 404 404 404 404 404")
+        for verb in ("approve", "deny", "withdraw")
+    ),
+    ("domains/", "GET", "domains/", None, "401 200 200 200 200 200 200"),
+    ("domains/", "POST", "domains/", {"slug": "people-{n}", "statement": "Others."}, "401 403 201 201 403 403 403"),
+    ("releases/", "GET", "releases/", None, "401 200 200 200 200 200 200"),
+    ("releases/<uuid:id>/", "GET", f"releases/{NO_ID}/", None, "401 404 404 404 404 404 404"),
     ("plans/", "GET", "plans/", None, "401 200 200 200 200 200 200"),
     ("plans/<str:name>/", "GET", "plans/{plan}/", None, "401 200 200 200 200 200 200"),
     ("plans/<str:name>/", "GET", "plans/never-was/", None, "401 404 404 404 404 404 404"),
@@ -200,6 +217,11 @@ FRAMES: dict[type, tuple[str, str]] = {
         "authentication get_not_permitted answer get_not_permitted get_not_permitted not_permitted get_not_permitted",
         "authentication not_found answer not_found not_found not_permitted not_found",
     ),
+    m.Estimate: (
+        "authentication get_not_permitted estimated get_not_permitted get_not_permitted not_permitted"
+        " get_not_permitted",
+        "authentication not_found estimated not_found not_found not_permitted not_found",
+    ),
     m.Take: (
         "authentication get_not_permitted answer get_not_permitted get_not_permitted not_permitted get_not_permitted",
         "authentication not_found answer not_found not_found not_permitted not_found",
@@ -267,6 +289,10 @@ def _commands(world: World, client: RawClient, kind: type, dataset: dict[str, An
     match kind:
         case m.Get:
             return m.Get(1, client.asset(dataset))
+        case m.Estimate:
+            node = client.asset(dataset)
+            client.send(m.Run([Node(99, "aten::sum.dim_IntList", [node, [0]])]))
+            return m.Estimate(1, Ref(99), 0.5)
         case m.Take:
             return m.Take(1, "module", ["weight"], [client.asset(dataset)])
         case m.Request:

@@ -73,6 +73,19 @@ ROUTES: list[Row] = [
     ("datasets/<str:slug>/grants/", "GET", "datasets/births/grants/", None, "401 404 404 404 404 404 404"),
     ("datasets/<str:slug>/grants/", "POST", "datasets/births/grants/", WHY, "401 404 404 404 404 404 404"),
     ("grants/<int:id>/", "DELETE", "grants/1/", None, "401 404 404 404 404 404 404"),
+    ("datasets/<str:slug>/budget/", "GET", "datasets/births/budget/", None, "401 404 404 404 404 404 404"),
+    ("datasets/<str:slug>/budget/", "POST", "datasets/births/budget/", WHY, "401 404 404 404 404 404 404"),
+    ("budget-requests/", "GET", "budget-requests/", None, "401 200 200 200 200 200 200"),
+    ("budget-requests/<uuid:id>/", "GET", f"budget-requests/{NO_ID}/", None, "401 404 404 404 404 404 404"),
+    *(
+        (f"budget-requests/<uuid:id>/{verb}/", "POST", f"budget-requests/{NO_ID}/{verb}/", WHY,
+         "401 404 404 404 404 404 404")
+        for verb in ("approve", "deny", "withdraw")
+    ),
+    ("domains/", "GET", "domains/", None, "401 200 200 200 200 200 200"),
+    ("domains/", "POST", "domains/", {"slug": "people", "statement": "Others."}, "401 403 403 403 403 403 403"),
+    ("releases/", "GET", "releases/", None, "401 200 200 200 200 200 200"),
+    ("releases/<uuid:id>/", "GET", f"releases/{NO_ID}/", None, "401 404 404 404 404 404 404"),
     ("requests/", "GET", "requests/", None, "401 200 200 200 200 200 200"),
     ("requests/<uuid:id>/", "GET", f"requests/{NO_ID}/", None, "401 404 404 404 404 404 404"),
     ("requests/<uuid:id>/approve/", "POST", f"requests/{NO_ID}/approve/", WHY, "401 404 404 404 404 404 404"),
