@@ -47,7 +47,7 @@ def certificate(release: Release, *, to: User) -> dict[str, Any]:
         "sigmas": question["sigmas"],
         "details": question["details"],
         "program": release.program,
-        "data": _named(question["versions"], to),
+        "data": _named(question["versions"], to, mine=release.user_id == to.pk),
         "charges": [_charged(charge) for charge in charges],
         "position": release.seq,
         "hash": release.hash,
@@ -79,8 +79,13 @@ def _charged(charge: Charge) -> dict[str, Any]:
     }
 
 
-def _named(versions: Sequence[Sequence[Any]], to: User) -> list[dict[str, Any]]:
-    """The data by name; by id what `to` may not see."""
+def _named(versions: Sequence[Sequence[Any]], to: User, *, mine: bool) -> list[dict[str, Any]]:
+    """The data by name. What `to` may not see any more is named by id where they asked; what they never saw, by none:
+    whoever shares a domain with a hidden dataset would learn that it is there."""
     visible = datasets_visible_to(to).filter(pk__in=[dataset for dataset, _ in versions])
     names = {str(key): slug for key, slug in visible.values_list("pk", "slug")}
-    return [{"dataset": names.get(dataset, dataset), "version": number} for dataset, number in versions]
+    return [
+        {"dataset": names[dataset], "version": version} if dataset in names
+        else {"dataset": dataset if mine else "", "version": version if mine else 0}
+        for dataset, version in versions
+    ]  # fmt: skip

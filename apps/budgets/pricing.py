@@ -34,7 +34,8 @@ LIMIT_NANO = NANO // 2
 DAILY_PARTS = 4
 """A quarter of a pot for each account and day, where no grant names an epsilon."""
 MOST_FAILURES = 2
-"""A program that failed as often, after it was charged, is answered automatically no more."""
+"""A program that failed as often for somebody, after it was charged, is answered to them automatically no more; one
+that failed for as many people, to nobody. Anybody can let their own worker fail: that stops nobody else's answers."""
 _TOLERANCE = 1 + 1e-6
 """On limits, which are policy: an epsilon that was computed from a noise is rounded up."""
 
@@ -137,7 +138,7 @@ def price(
     """
     if not question.versions:
         raise InvalidInputError("This value depends on no private data: take it with .get().")
-    _check_program(question.program)
+    _check_program(user, question.program)
     pots = pots_of([UUID(dataset) for dataset, _ in question.versions])
     delta = min(pot.delta for pot in pots.values())
     epsilon, unit = _noise(question, epsilon, unit, delta)
@@ -206,8 +207,9 @@ def pots_of(datasets: Sequence[UUID]) -> dict[str, Pot]:
     return {str(key): found[place] for key, place in wanted.items() if place is not None}
 
 
-def _check_program(program: str) -> None:
-    if Release.objects.filter(program=program, state=State.VOID).count() >= MOST_FAILURES:
+def _check_program(user: User, program: str) -> None:
+    failed = list(Release.objects.filter(program=program, state=State.VOID).values_list("user_id", flat=True))
+    if failed.count(user.pk) >= MOST_FAILURES or len(set(failed)) >= MOST_FAILURES:
         raise NotPermittedError(
             f"This program failed {MOST_FAILURES} times after it was charged, and is answered automatically no more. "
             "Ask for the answer with .request(reason=...)."

@@ -18,7 +18,8 @@ from apps.accounts.queries import resolve_users, user_of_live_token
 from apps.audit.actions import record
 from apps.audit.verbs import Verb
 from apps.budgets.actions import place
-from apps.budgets.models import Domain
+from apps.budgets.models import Domain, Placement
+from apps.budgets.pots import DEFAULT
 from apps.compute.messages import Ingest
 from apps.compute.messages import Ingested as IngestedReply
 from apps.compute.release import Caller
@@ -91,7 +92,7 @@ def _problems(caller: Caller, spec: PublishSpec) -> list[str]:
     check_can_publish(user)
     _existing(user, spec.replace)
     _existing(user, spec.entities_of)
-    checks: list[Callable[[], object]] = [lambda: resolve_users(spec.allowed_users), lambda: _domain(spec)]
+    checks: list[Callable[[], object]] = [lambda: resolve_users(spec.allowed_users), lambda: _domain(user, spec)]
     checks += [partial(normal, tag) for tag in spec.tags]
     problems: dict[str, None] = {}
     for check in checks:
@@ -113,19 +114,37 @@ def _existing(user: User, slug: str | None) -> Dataset | None:
     return dataset
 
 
-def _domain(spec: PublishSpec) -> Domain | None:
-    """The domain that the specification names. Raises InvalidInputError where there is none, or it came too late."""
-    if spec.domain is None:
-        return None
-    if spec.replace is not None:
+def _domain(user: User, spec: PublishSpec) -> tuple[Domain, str] | None:
+    """The domain and time block of what is published; None: the default one, as nobody said more.
+
+    Rows that are those of another dataset are its people: a budget beside theirs would answer about them twice.
+    Raises InvalidInputError where there is no such domain, it came too late, or it isn't that of these people.
+    """
+    replaced, paired = _existing(user, spec.replace), _existing(user, spec.entities_of)
+    if spec.domain is not None and replaced is not None:
         raise InvalidInputError("domain: whose people these are was said with the first version, and stays.")
-    found = Domain.objects.filter(slug=spec.domain).first()
+    found = Domain.objects.filter(slug=DEFAULT if spec.domain is None else spec.domain).first()
     if found is None:
         raise InvalidInputError(
             f"domain: there is no privacy domain {spec.domain!r}. Open it with node.open_domain(name, statement=...), "
             "or leave it out: then these are people of the node's default domain."
         )
-    return found
+    if paired is None:
+        return None if spec.domain is None else (found, "")
+    domain, block = _place(paired)
+    said = _place(replaced) if replaced is not None else (domain, block) if spec.domain is None else (found, block)
+    if said != (domain, block):
+        raise InvalidInputError(
+            f"entities_of: these are the people of {paired.slug!r}, whose budget is that of the privacy domain "
+            f"{domain.slug!r}; they have no other one."
+        )
+    return None if (domain.slug, block) == (DEFAULT, "") else (domain, block)
+
+
+def _place(dataset: Dataset) -> tuple[Domain, str]:
+    """The domain and time block whose budget pays for answers about a dataset."""
+    placed = Placement.objects.select_related("domain").filter(dataset=dataset).first()
+    return (placed.domain, placed.block) if placed is not None else (Domain.objects.get(slug=DEFAULT), "")
 
 
 @transaction.atomic
@@ -136,7 +155,7 @@ def _commit(caller: Caller, asked: Asked, spec: PublishSpec, ingested: Ingested,
 
 def _publish(user: User, spec: PublishSpec, ingested: Ingested, out: Path) -> dict[str, Any]:
     check_can_publish(user)
-    dataset = _existing(user, spec.replace)
+    dataset, placed = _existing(user, spec.replace), _domain(user, spec)
     if dataset is not None:
         version = create_version(dataset, spec=spec, ingested=ingested, folder=out)
         verb = Verb.DATASET_REPLACED
@@ -144,8 +163,8 @@ def _publish(user: User, spec: PublishSpec, ingested: Ingested, out: Path) -> di
         dataset = create_dataset(spec=spec, ingested=ingested, folder=out)
         version = dataset.current
         own(dataset, owner=user)
-        if (domain := _domain(spec)) is not None:
-            place(dataset, domain, by=user)
+        if placed is not None:
+            place(dataset, placed[0], block=placed[1], by=user)
         verb = Verb.DATASET_PUBLISHED
     record(
         verb,

@@ -224,7 +224,7 @@ def test_a_failure_stays_charged_and_a_second_one_ends_automatic_answers(people:
         with pytest.raises(ConflictError):
             ledger.attempt(release)
     with pytest.raises(NotPermittedError, match="failed 2 times"):
-        ask(people.reviewer, births, "3")
+        ask(people.scientist, births, "3")
     ask(people.scientist, births, "4", program="b" * 64)
     assert [each.key for each in ledger.unanswered()] == ["4"]
 

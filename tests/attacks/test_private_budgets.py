@@ -1,0 +1,131 @@
+"""Attacks 16, 26 and 28 on what pays for answers with noise: spent twice, spent by the wrong person, used up for others.
+
+What an owner would lose: a person's budget that was promised to be one; what an analyst would: the answers.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from django.db import transaction
+
+from apps.budgets import ledger, pricing
+from apps.budgets.actions import open_domain
+from apps.budgets.certificates import certificate
+from apps.compute import publish as publishing
+from apps.datasets.ingest import ingest
+from apps.datasets.models import Dataset
+from apps.permissions import actions
+from apps.permissions.models import Grant
+from apps.permissions.policies import Ask, Input, release_grants
+from gridclient.wire.errors import GetNotPermittedError, InvalidInputError, NotPermittedError
+from gridclient.wire.messages import Column, PublishSpec
+from tests.factories.budgets import ask
+from tests.factories.people import People
+from tests.factories.queue import WEIGHTS, publish
+
+pytestmark = pytest.mark.django_db(transaction=True)
+NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
+COLUMNS = [Column("weight_kg", low=0.5, high=6.0), Column("length_cm", low=30.0, high=60.0)]
+
+
+@pytest.fixture
+def births(people: People) -> Dataset:
+    return publish(people.owner)
+
+
+def give(dataset: Dataset, people: People, columns: list[str], epsilon: float) -> Grant:
+    return actions.give(
+        dataset, to=people.scientist, right="release", columns=columns, epsilon=epsilon, reason="Study 7",
+        by=people.owner, now=NOW,
+    )  # fmt: skip
+
+
+def test_a_column_with_a_small_allowance_is_not_paid_for_with_that_of_another(people: People, births: Dataset) -> None:
+    give(births, people, ["weight_kg"], 0.1)
+    large = give(births, people, ["length_cm"], 1.5)
+    key = str(births.pk)
+
+    def grants(*inputs: Input) -> list[Grant | None]:
+        return release_grants(people.scientist, Ask("agg", list(inputs)), now=NOW)[births.pk]
+
+    assert grants(Input(key, 1, ["length_cm"])) == [large]
+    with pytest.raises(GetNotPermittedError):
+        grants(Input(key, 1, ["weight_kg", "length_cm"]))
+    with pytest.raises(GetNotPermittedError):
+        grants(Input(key, 1, None))
+
+
+def test_two_versions_are_not_paid_for_with_the_allowance_of_one(people: People, births: Dataset) -> None:
+    births.versions.create(
+        number=2,
+        **{
+            name: getattr(births.current, name)
+            for name in msgspec.structs.asdict(publishing.Ingested("", "", [], [], False, 0, "", 0, 0, "", False, 0, ""))
+        },
+        sequence=births.current.sequence,
+    )
+    give(births, people, ["weight_kg"], 0.1)
+    give(births, people, ["length_cm"], 1.5)
+    inputs = [Input(str(births.pk), 1, ["weight_kg"]), Input(str(births.pk), 2, ["length_cm"])]
+    with pytest.raises(GetNotPermittedError):
+        release_grants(people.scientist, Ask("agg", inputs), now=NOW)
+    both = give(births, people, ["weight_kg", "length_cm"], 0.2)
+    assert release_grants(people.scientist, Ask("agg", inputs), now=NOW) == {births.pk: [both]}
+
+
+def published_as(people: People, folder: Path, **declared: str | None) -> Dataset:
+    """What the publisher's upload becomes, as `publish` commits it."""
+    from safetensors.numpy import save_file
+
+    spec = PublishSpec(kind="tensor", name="Again", columns=COLUMNS, **declared)
+    folder.mkdir()
+    save_file({"values": WEIGHTS}, folder / "upload")
+    (folder / "out").mkdir()
+    ingested = ingest(spec, folder / "upload", None, b"k" * 32, folder / "out")
+    with transaction.atomic():
+        made = publishing._publish(people.owner, spec, ingested, folder / "out")
+    return Dataset.objects.get(pk=made["id"])
+
+
+def test_the_same_people_have_one_budget_however_often_they_are_published(
+    people: People, births: Dataset, tmp_path: Path
+) -> None:
+    open_domain("town", statement="Others.", by=people.owner, now=NOW)
+    town = published_as(people, tmp_path / "a", domain="town")
+
+    def pot(dataset: Dataset) -> int:
+        return pricing.pots_of([dataset.pk])[str(dataset.pk)].pk
+
+    beside = published_as(people, tmp_path / "b", entities_of=town.slug)
+    assert pot(beside) == pot(town) != pot(births)
+    for number, (other, domain) in enumerate([(town, "default"), (births, "town")]):
+        with pytest.raises(InvalidInputError, match="these are the people of"):
+            published_as(people, tmp_path / f"c{number}", entities_of=other.slug, domain=domain)
+    with pytest.raises(InvalidInputError, match="these are the people of"):
+        published_as(people, tmp_path / "d", entities_of=town.slug, replace=births.slug)
+    assert pot(published_as(people, tmp_path / "e", entities_of=births.slug)) == pot(births)
+    published_as(people, tmp_path / "f", entities_of=town.slug, replace=beside.slug)
+
+
+def test_somebody_who_lets_answers_fail_stops_nobody_elses(people: People, births: Dataset) -> None:
+    for key in ("1", "2"):
+        ledger.void(ask(people.scientist, births, key, epsilon=0.01), "The worker failed.")
+    with pytest.raises(NotPermittedError, match="failed 2 times"):
+        ask(people.scientist, births, "3")
+    ledger.void(ask(people.reviewer, births, "4", epsilon=0.01), "The worker failed.")
+    with pytest.raises(NotPermittedError, match="failed 2 times"):
+        ask(people.administrator, births, "5")
+
+
+def test_a_certificate_does_not_tell_neighbours_of_a_hidden_dataset(people: People) -> None:
+    hidden = publish(people.owner, visibility="granted")
+    release = ask(people.scientist, hidden, "k")
+    shown = certificate(release, to=people.other_owner)
+    assert shown["data"] == [{"dataset": "", "version": 0}]
+    assert str(hidden.pk) not in str(shown) and hidden.slug not in str(shown)
+    assert certificate(release, to=people.scientist)["data"] == [{"dataset": str(hidden.pk), "version": 1}]
+    assert certificate(release, to=people.owner)["data"] == [{"dataset": hidden.slug, "version": 1}]
