@@ -133,13 +133,15 @@ def price(
     """The full price of an answer, also of one that is stored: a lower one would tell that somebody asked.
 
     Give `epsilon`, or `unit` (sigma / clip of each base). Reads only, and doesn't look whether enough is left. Raises
-    InvalidInputError for an epsilon or unit that is none, LimitExceededError above the limit of one answer,
+    InvalidInputError for an epsilon or unit that is none, LimitExceededError above the limit of one answer or for
+    more people than the domain was opened for,
     NotPermittedError without a grant or where the program failed before, ConflictError where the budget is frozen.
     """
     if not question.versions:
         raise InvalidInputError("This value depends on no private data: take it with .get().")
     _check_program(user, question.program)
     pots = pots_of([UUID(dataset) for dataset, _ in question.versions])
+    _check_population(question, pots.values())
     delta = min(pot.delta for pot in pots.values())
     epsilon, unit = _noise(question, epsilon, unit, delta)
     held = list(grants)
@@ -205,6 +207,18 @@ def pots_of(datasets: Sequence[UUID]) -> dict[str, Pot]:
     rows = Pot.objects.select_related("domain").filter(domain__in=domains, kind=Pot.Kind.QUERIES)
     found = {(pot.domain_id, pot.block): pot for pot in rows if pot.epoch == pot.domain.epoch}
     return {str(key): found[place] for key, place in wanted.items() if place is not None}
+
+
+def _check_population(question: Question, pots: Iterable[Pot]) -> None:
+    """Delta was chosen for as many people as a domain was opened for."""
+    most = max(question.details.get("entities", []), default=0)
+    for pot in pots:
+        if most > pot.domain.entities:
+            raise LimitExceededError(
+                f"The privacy domain {pot.domain.slug!r} was opened for at most {pot.domain.entities:,} people, and "
+                f"this answer can be about {most:,}. Its owners can open another epoch of it for more people.",
+                limit=pot.domain.entities,
+            )
 
 
 def _check_program(user: User, program: str) -> None:

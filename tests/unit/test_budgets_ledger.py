@@ -70,6 +70,13 @@ def test_an_answer_is_charged_what_its_noise_lets_through(people: People, births
     assert verify()
 
 
+def test_a_domain_answers_about_as_many_people_as_it_was_opened_for(people: People, births: Dataset) -> None:
+    few, many = (question(births, entities=[most]) for most in (100_000, 100_001))
+    priced(people.scientist, few, held(births, 2.0))
+    with pytest.raises(LimitExceededError, match="100,000 people"):
+        priced(people.scientist, many, held(births, 2.0))
+
+
 def test_epsilon_and_width_name_the_same_noise(people: People, births: Dataset) -> None:
     asked, grant = question(births), held(births, 2.0)
     price = priced(people.scientist, asked, grant, epsilon=0.5)
