@@ -7,14 +7,17 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Model, Q, QuerySet
+from django.db.models import F, Model, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 
 from apps.accounts.models import User
 from apps.accounts.queries import teams_visible_to, users_visible_to
 from apps.audit.queries import head_problem, set_back_words, set_backs
+from apps.budgets.models import Domain, EpochProposal
+from apps.budgets.policies import can_open_epochs
 from apps.console.base import person
+from apps.console.budgets import proposed
 from apps.console.datarequests import shape_words
 from apps.console.show import page_of, when
 from apps.core import clock
@@ -74,15 +77,31 @@ def _needs_me(user: User) -> tuple[list[dict[str, Any]], int]:
     budgets = [
         _row(
             f"{item.requester.username} asks for a budget of epsilon {item.epsilon:g} on {item.dataset.slug}",
-            item.reason, item, when(item.created),
+            item.reason,
+            item,
+            when(item.created),
         )
-        for item in budget_requests_i_may_decide(user)
-    ]  # fmt: skip
-    rows = [*budgets, *rows]
+        for item in budget_requests_i_may_decide(user)[:SHOWN]
+    ]
+    rows = [*_domains(user), *budgets, *rows]
     frozen = Membership.objects.filter(frozen=True).first() if user.has("network.operate") else None
     if frozen is not None:
         rows.insert(0, _row("The network shows another key", frozen.problem, frozen, when(None)))
-    return rows, asked.count() + len(budgets) + (frozen is not None)
+    return rows, len(rows) + max(asked.count() - SHOWN, 0)
+
+
+def _domains(user: User) -> list[dict[str, str]]:
+    """Privacy domains that answer nothing, and new epochs that this person may confirm."""
+    rows = []
+    for domain in Domain.objects.exclude(frozen=""):
+        if can_open_epochs(user, domain) and proposed(domain) is None:
+            rows.append(_row(f"Nothing is answered from the domain {domain}", domain.frozen, domain, when(None)))
+    open_ = EpochProposal.objects.select_related("domain", "proposed_by")
+    for each in open_.filter(confirmed_by=None, epoch=F("domain__epoch") + 1):
+        if can_open_epochs(user, each.domain, proposed_by=each.proposed_by):
+            text = f"{each.proposed_by.username} proposes a new epoch of the domain {each.domain}"
+            rows.append(_row(text, each.reason, each.domain, when(each.proposed_at)))
+    return rows
 
 
 def _set_back(user: User) -> list[dict[str, str]]:

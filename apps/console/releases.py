@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import URLPattern, path, reverse
@@ -56,6 +57,8 @@ class ReleaseAdmin(GridAdmin):
 
     def certificate_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The certificate as JSON, as the REST interface gives it."""
+        if request.method not in ("GET", "HEAD"):
+            raise PermissionDenied
         return JsonResponse(certificate(self._visible(request, object_id), to=person(request)))
 
     def heading(self, user: User, obj: Release) -> str:

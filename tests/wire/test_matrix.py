@@ -28,7 +28,7 @@ COLUMNS = [m.Column("a", low=0.0, high=50.0), m.Column("b", low=0.0, high=50.0)]
 NEW_ACCOUNT = {"username": "new-{n}", "password": PASSWORD, "roles": []}
 GRANT = {"to": "asker", "right": "discover", "reason": "A test."}
 WHY = {"reason": "A test."}
-BUDGET = {"epsilon": 0.5, "reason": "A test."}
+BUDGET = {"epsilon": 1.0, "reason": "A test."}
 NO_ID = "00000000-0000-0000-0000-000000000000"
 
 # Route, method, path, body, and the status that each of PEOPLE gets. `secret` is granted to nobody: to all but its
@@ -61,18 +61,18 @@ ROUTES: list[Row] = [
     ("datasets/<str:slug>/grants/", "GET", "datasets/{secret}/grants/", None, "401 404 200 404 404 200 404"),
     ("datasets/<str:slug>/grants/", "POST", "datasets/{open}/grants/", GRANT, "401 403 201 403 403 403 403"),
     ("datasets/<str:slug>/grants/", "POST", "datasets/{secret}/grants/", GRANT, "401 404 201 404 404 403 404"),
-    ("grants/<int:id>/", "DELETE", "grants/{grant}/", None, "401 404 204 404 404 403 404"),
-    # Without the right to private answers a budget is nobody's business; the owner has it.
     ("datasets/<str:slug>/budget/", "GET", "datasets/{open}/budget/", None, "401 403 200 403 403 403 403"),
     ("datasets/<str:slug>/budget/", "GET", "datasets/{secret}/budget/", None, "401 404 200 404 404 403 404"),
+    ("datasets/<str:slug>/budget/", "POST", "datasets/{open}/budget/", BUDGET, "401 201 403 201 201 201 201"),
     ("datasets/<str:slug>/budget/", "POST", "datasets/{secret}/budget/", BUDGET, "401 404 403 404 404 201 404"),
     ("budget-requests/", "GET", "budget-requests/", None, "401 200 200 200 200 200 200"),
-    ("budget-requests/<uuid:id>/", "GET", f"budget-requests/{NO_ID}/", None, "401 404 404 404 404 404 404"),
-    *(
-        (f"budget-requests/<uuid:id>/{verb}/", "POST", f"budget-requests/{NO_ID}/{verb}/", WHY,
-         "401 404 404 404 404 404 404")
-        for verb in ("approve", "deny", "withdraw")
-    ),
+    ("budget-requests/<uuid:id>/", "GET", "budget-requests/{budget}/", None, "401 404 200 404 404 200 404"),
+    ("budget-requests/<uuid:id>/approve/", "POST", "budget-requests/{budget}/approve/", WHY,
+     "401 404 200 404 404 403 404"),
+    ("budget-requests/<uuid:id>/deny/", "POST", "budget-requests/{budget}/deny/", WHY, "401 404 200 404 404 403 404"),
+    ("budget-requests/<uuid:id>/withdraw/", "POST", "budget-requests/{budget}/withdraw/", {},
+     "401 404 403 404 404 403 404"),
+    ("grants/<int:id>/", "DELETE", "grants/{grant}/", None, "401 404 204 404 404 403 404"),
     ("domains/", "GET", "domains/", None, "401 200 200 200 200 200 200"),
     ("domains/", "POST", "domains/", {"slug": "people-{n}", "statement": "Others."}, "401 403 201 201 403 403 403"),
     ("releases/", "GET", "releases/", None, "401 200 200 200 200 200 200"),
@@ -131,6 +131,7 @@ class World:
             "{secret}": lambda: str(self.secret["slug"]),
             "{n}": lambda: str(next(self.numbers)),
             "{request}": self.request,
+            "{budget}": self.budget,
             "{grant}": self.grant,
             "{token}": self.token,
             "{plan}": lambda: self.plan(allow_download=False),
@@ -145,6 +146,15 @@ class World:
     def request(self) -> str:
         with RawClient(self.url, self.tokens["asker"]) as asker:
             return asker.request(asker.asset(self.open))
+
+    def budget(self) -> str:
+        """The open one of the account `asker`, who has one at a time."""
+        asker = self.tokens["asker"]
+        _, found = rest("GET", f"{self.url}/api/budget-requests/?state=submitted", token=asker)
+        if found["results"]:
+            return str(found["results"][0]["id"])
+        _, made = rest("POST", f"{self.url}/api/datasets/{self.open['slug']}/budget/", BUDGET, token=asker)
+        return str(made["id"])
 
     def grant(self) -> str:
         path = f"{self.url}/api/datasets/{self.open['slug']}/grants/"
