@@ -17,10 +17,12 @@ from django.conf import settings
 from django.db import DatabaseError
 
 from apps.accounts.once import forget_old
+from apps.audit import countersigned as audit_log
+from apps.budgets import countersigned as ledger
 from apps.budgets import outside as ledger_head
 from apps.compute import live
 from apps.compute.sessions import pool
-from apps.core import metrics, wake
+from apps.core import countersigned, metrics, wake
 from apps.core.database import in_database
 from apps.core.locks import alone, remove_left, turn
 from apps.datarequests import runner, tidy
@@ -30,6 +32,8 @@ from apps.wire import parked
 
 logger = logging.getLogger(__name__)
 DAY = 86_400.0
+LOGS = (audit_log.LOG, ledger.LOG)
+"""For which a node's network is a witness."""
 
 
 class Lifespan:
@@ -46,12 +50,12 @@ class Lifespan:
         tasks.append(_task(wake.hear(), "signals"))
         if settings.GRID_ROLE == "node":
             await in_database(_tidy)
-            await in_database(_look_at_ledger)
+            await in_database(_look_at_logs)
             await workers.start()
             tasks.append(_task(_by_turns("requests", partial(runner.run, workers)), "requests"))
             tasks.append(_task(live.run(workers), "sessions"))
             if settings.GRID_NETWORK_URL:
-                tasks.append(_task(_by_turns("announcer", announcer.run), "announcer"))
+                tasks.append(_task(_by_turns("announcer", partial(announcer.run, LOGS)), "announcer"))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for task in tasks:
@@ -82,8 +86,10 @@ def _tidy() -> None:
         tidy.remove_orphans()
 
 
-def _look_at_ledger() -> None:
+def _look_at_logs() -> None:
     """A ledger that lacks its head is frozen before anybody can spend from it a second time."""
+    for log in LOGS:
+        countersigned.heed_kept(log)
     if problem := ledger_head.at_start() or (not settings.GRID_DEVELOPMENT and ledger_head.undurable()):
         logger.critical("The privacy ledger: %s. Run `manage.py verify_ledger`.", problem)
 

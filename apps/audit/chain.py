@@ -6,9 +6,10 @@ import hashlib
 from datetime import UTC, datetime
 
 from apps.core.canonical import digest
+from apps.core.countersigned import AUDIT, SIGNED_UNDER
 
 # The signature of an event's hash (Ed25519 with the deployment's key) is made under this domain.
-DOMAIN = "gridsite/audit/1"
+DOMAIN = SIGNED_UNDER[AUDIT]
 # What the first event follows.
 GENESIS = "0" * 64
 

@@ -12,7 +12,7 @@ from apps.audit import head as outside
 from apps.audit.chain import DOMAIN, GENESIS, event_hash, text_digest
 from apps.audit.models import AuditEvent, AuditHead
 from apps.audit.verbs import Verb
-from apps.core import clock, keys
+from apps.core import clock, countersigned, keys
 
 
 class Reader(Protocol):
@@ -66,10 +66,16 @@ def head_problem() -> str:
     if kept is None:
         return "the head kept outside the database (audit.head in the keys folder) is missing" if last else ""
     if last is None or last.seq < kept.seq:
-        return f"it ends at event {last.seq if last else 0}, but the head kept outside names event {kept.seq}"
-    if not AuditEvent.objects.filter(seq=kept.seq, hash=kept.hash).exists():
-        return f"event {kept.seq} is not the one that the head kept outside names"
+        named = countersigned.source(countersigned.AUDIT, kept)
+        return f"it ends at event {last.seq if last else 0}, but {named} names event {kept.seq}"
+    if not contains(kept):
+        return f"event {kept.seq} is not the one that {countersigned.source(countersigned.AUDIT, kept)} names"
     return ""
+
+
+def contains(head: outside.Head) -> bool:
+    """Whether the log has this event."""
+    return AuditEvent.objects.filter(seq=head.seq, hash=head.hash).exists()
 
 
 _COLUMNS = (
@@ -114,7 +120,7 @@ def _verified_events(outside_head: bool) -> Any:
     kept, before, public = outside.read(), AuditHead.objects.first(), keys.public_key()
     marks: dict[int, list[tuple[str, str]]] = {}
     if kept is not None and outside_head:
-        marks.setdefault(kept.seq, []).append((kept.hash, "the head kept outside the database"))
+        marks.setdefault(kept.seq, []).append((kept.hash, countersigned.source(countersigned.AUDIT, kept)))
     if before is not None:
         marks.setdefault(before.seq, []).append((before.hash, "the head row"))
     seq, previous = 0, GENESIS

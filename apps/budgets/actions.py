@@ -166,6 +166,9 @@ def confirm_epoch(proposal: EpochProposal, *, by: User, now: datetime | None = N
         Verb.EPOCH_OPENED, by=by, target=f"domain:{domain.slug}", at=moment, epoch=domain.epoch, found=why,
         proposed_by=proposal.proposed_by.username, lost=lost._asdict() if lost is not None else None,
     )  # fmt: skip
+    if lost is not None:
+        # Its target is never erased, by which a network that names this head is understood later.
+        record(Verb.LEDGER_SET_BACK, by=by, target=f"head:{lost.seq}:{lost.hash}", at=moment, lost=lost._asdict())
     if why:
         head = LedgerHead.objects.get()
         transaction.on_commit(lambda: outside.anchor(head.seq, head.hash))

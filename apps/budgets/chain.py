@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from apps.core.canonical import digest
+from apps.core.countersigned import LEDGER, SIGNED_UNDER
 
-DOMAIN = "gridsite/ledger/1"
+DOMAIN = SIGNED_UNDER[LEDGER]
 """The signature of the outside head's hash (Ed25519 with the deployment's key) is made under this domain."""
 GENESIS = "0" * 64
 """What the first release follows."""

@@ -16,7 +16,7 @@ from apps.audit.actions import lock_log, record
 from apps.audit.verbs import Verb
 from apps.budgets.chain import DOMAIN, GENESIS
 from apps.budgets.models import Domain, LedgerHead, Release
-from apps.core import keys
+from apps.core import countersigned, keys
 from apps.core.heads import Head, HeadFile
 from gridclient.wire.errors import ConflictError
 
@@ -41,11 +41,15 @@ def problem() -> str:
     if kept is None:
         return "the head kept outside the database (ledger.head in the keys folder) is missing" if last.seq else ""
     if last.seq < kept.seq:
-        return f"it ends at release {last.seq}, but the head kept outside names release {kept.seq}"
-    return "" if _contains(kept) else f"release {kept.seq} is not the one that the head kept outside names"
+        named = countersigned.source(countersigned.LEDGER, kept)
+        return f"it ends at release {last.seq}, but {named} names release {kept.seq}"
+    if not contains(kept):
+        return f"release {kept.seq} is not the one that {countersigned.source(countersigned.LEDGER, kept)} names"
+    return ""
 
 
-def _contains(kept: Head) -> bool:
+def contains(kept: Head) -> bool:
+    """Whether the ledger has this release, or begins there."""
     if kept.seq == 0:
         return kept.hash == GENESIS
     return Release.objects.filter(seq=kept.seq, hash=kept.hash).exists()
@@ -70,7 +74,7 @@ def check(seq: int, value: str) -> None:
 
 def publish(seq: int, value: str, *, since: tuple[int, str]) -> None:
     """After the commit of a charge: move the outside head, or freeze all domains. `since`: what it followed."""
-    stray = FILE.advance(signed(seq, value), contains=lambda kept: kept[:2] == since or _contains(kept))
+    stray = FILE.advance(signed(seq, value), contains=lambda kept: kept[:2] == since or contains(kept))
     if stray is not None:
         _alarm(stray)
         freeze("the ledger doesn't contain the head that is kept outside the database")
@@ -81,7 +85,7 @@ def make_durable(seq: int, value: str) -> None:
     path = FILE.path()
     if _on_disk.get(path, 0) >= seq:
         return
-    if FILE.advance(signed(seq, value), contains=_contains, durably=True) is not None:
+    if FILE.advance(signed(seq, value), contains=contains, durably=True) is not None:
         raise frozen_error("the ledger doesn't contain the head that is kept outside the database")
     _on_disk[path] = seq
 

@@ -23,9 +23,10 @@ from apps.console.show import Panel, column, link, times, when
 from apps.core import clock, keys
 from apps.network import actions as verbs
 from apps.network import membership
-from apps.network.models import KIND, NEXT, Announcement, Membership, Node, State
+from apps.network.models import KIND, NEXT, Announcement, Membership, Node, NodeHead, State
 from apps.network.policies import sees_all
 from apps.network.queries import nodes_visible_to
+from apps.network.witness import seen
 
 STATUS = {"pending": "warning", "approved": "success", "rejected": "danger", "removed": "danger"}
 
@@ -114,7 +115,17 @@ class NodeAdmin(GridAdmin):
             ("Last seen", obj.last_seen),
             ("Datasets announced", self.announced(obj) if obj.joined else ""),
         ]
-        return [Panel("Node", asked), Panel("Membership", member)]
+        panels = [Panel("Node", asked), Panel("Membership", member)]
+        if sees_all(user) and (heads := list(seen(obj))):
+            alarms = sum(head.alarm for head in heads)
+            shown = [("Set back", f"{alarms} times seen" if alarms else "never seen"), *map(self.head, heads)]
+            panels.append(Panel("How far its logs were seen, counter-signed", shown))
+        return panels
+
+    def head(self, head: NodeHead) -> tuple[str, SafeString]:
+        """An alarm stays here for ever: only the node knows whether its log contains the others."""
+        words = "{}, {} {}" if not head.alarm else "{}, {} {}: SET BACK to here, from what stands above"
+        return f"{head.log} {head.number}", format_html(words, head.hash[:16], "seen", when(head.seen))
 
     def announced(self, node: Node) -> SafeString:
         where = reverse("admin:network_announcement_changelist")

@@ -14,6 +14,7 @@ import msgspec
 from django.db import connection, transaction
 from django.db.models import Count, Sum
 
+from apps.network import witness
 from apps.network.actions import TIME_TO_LIVE, unlist
 from apps.network.messages import MAX_DATASETS, MAX_SIZE, WORD_SIZE, Push, Receipt, listed_metadata
 from apps.network.models import KIND, Announcement, Node, State
@@ -39,9 +40,11 @@ def receive(push: Push, *, key: str, now: datetime) -> Receipt:
     """Take in what the node that holds `key` announces. Sent twice, it changes nothing the second time.
 
     A dataset that cannot be taken is left out and named in the receipt; the others are taken. Raises NotFoundError
-    for a key that never asked to join, and LimitExceededError for a member that announces more in a minute than it
-    may: nothing of that push is taken, but the member was heard.
+    for a key that never asked to join, InvalidInputError for a head that the key did not sign, and LimitExceededError
+    for a member that announces more in a minute than it may: nothing of that push is announced, but the member was
+    heard.
     """
+    shown = witness.checked(push.heads, key=key)
     offers: dict[UUID, _Offer] | None = None if push.put else {}
     refused: list[list[str]] = []
     too_fast = None
@@ -70,10 +73,11 @@ def receive(push: Push, *, key: str, now: datetime) -> Receipt:
             refused += _take(node, push, offers, now)
             node.revision = push.revision
         node.save(update_fields=["last_seen", "expires", "revision", "findable"])
+        heads = witness.see(node, shown, now=now)
         _let_go(now)
     if too_fast is not None:
         raise too_fast
-    return Receipt(state=State(node.state), revision=node.revision, in_step=in_step, refused=refused if in_step else [])
+    return Receipt(State(node.state), node.revision, in_step, refused=refused if in_step else [], heads=heads)
 
 
 def _take(node: Node, push: Push, offers: dict[UUID, _Offer], now: datetime) -> list[list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -13,9 +14,10 @@ from django.conf import settings
 from django.utils.text import slugify
 
 from apps.core import clock, keys, wake
+from apps.core.countersigned import Log
 from apps.core.database import in_database
+from apps.network import heads, messages, outbound
 from apps.network import membership as own
-from apps.network import messages, outbound
 from apps.network.identity import ask_identity
 from apps.network.listing import next_push
 from apps.network.models import Membership, State
@@ -57,9 +59,13 @@ async def _post(membership: Membership, path: str, message: msgspec.Struct, answ
 
 
 class Announcer:
-    """Where the conversation with the network stands in this process. All that must last is in `Membership`."""
+    """Where the conversation with the network stands in this process. All that must last is in `Membership`.
 
-    def __init__(self) -> None:
+    The network is a witness for `logs`: it's shown how far they go, and they are held to what it has seen.
+    """
+
+    def __init__(self, logs: Sequence[Log] = ()) -> None:
+        self.logs = logs
         self.greeted = False  # the network's key was checked and our id asked for
         self.in_step = False
         self.asked = 0
@@ -101,8 +107,10 @@ class Announcer:
         more = True
         while more:
             push, more = await in_database(next_push, after)
+            push.heads = await in_database(heads.shown, self.logs)
             receipt = await _post(membership, "/api/announcements/", push, messages.Receipt)
             await in_database(own.acknowledged, receipt)
+            await in_database(heads.heed, self.logs, receipt.heads, network=membership.public_key)
             for dataset, problem in receipt.refused:
                 logger.warning("The network left out dataset %s: %s", messages.clean(dataset), messages.clean(problem))
             if receipt.state != State.APPROVED or not receipt.in_step or receipt.revision != push.revision:
@@ -112,11 +120,11 @@ class Announcer:
             self.in_step, after = True, receipt.revision
 
 
-async def run() -> None:
+async def run(logs: Sequence[Log] = ()) -> None:
     """Keep the network informed until cancelled. Returns at once where there is no network to inform."""
     if settings.GRID_ROLE != "node" or not settings.GRID_NETWORK_URL:
         return
-    announcer, changed, failures = Announcer(), wake.listen("datasets"), 0
+    announcer, changed, failures = Announcer(logs), wake.listen("datasets"), 0
     try:
         while True:
             changed.clear()

@@ -27,10 +27,15 @@ MAX_DATASETS = 10_000
 """Most datasets that one node announces."""
 MAX_SIZE = 2**25
 """Most bytes that the datasets of one node take up at its network: metadata, and `WORD_SIZE` for each indexed word."""
+MAX_LOGS = 8
+"""Most logs of which one node shows the head."""
+MAX_SEEN = 256
+"""Most heads that a network names to one node."""
 WORD_SIZE = 64
 """Bytes of a word of one dataset in the search index."""
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
+Number = Annotated[int, Meta(ge=1, le=2**62)]
 Key = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Signature = Annotated[str, Meta(pattern="^[0-9a-f]{128}$")]
 NodeId = Annotated[str, Meta(max_length=40, pattern="^[a-z0-9]+(-[a-z0-9]+)*$")]
@@ -57,10 +62,31 @@ class Joined(msgspec.Struct):
     reason: Annotated[str, Meta(max_length=500)] = ""
 
 
+class NamedHead(msgspec.Struct):
+    """The newest head of one of a node's logs, with the node's signature of its hash."""
+
+    log: Word
+    number: Number
+    hash: Key
+    signature: Signature
+
+
+class SeenHead(msgspec.Struct):
+    """A head as the network saw it, and its own signature (`core/countersigned.py`). `seen`: when, in UTC."""
+
+    log: Word
+    number: Number
+    hash: Key
+    signature: Signature
+    seen: Annotated[str, Meta(max_length=40)]
+    counter_signature: Signature
+
+
 class Push(msgspec.Struct):
     """Changes of listed datasets after revision `base`, up to `revision`; without changes, a heartbeat.
 
     `base` None begins anew: what is not in `keep` is forgotten. `put` holds public metadata, one JSON object each.
+    `heads` come with each push; a node that was made before them sends none.
     """
 
     base: Count | None
@@ -68,15 +94,20 @@ class Push(msgspec.Struct):
     put: Annotated[list[msgspec.Raw], Meta(max_length=MAX_BATCH)] = []
     remove: Annotated[list[UUID], Meta(max_length=MAX_BATCH)] = []
     keep: Annotated[list[UUID], Meta(max_length=MAX_DATASETS)] = []
+    heads: Annotated[list[NamedHead], Meta(max_length=MAX_LOGS)] = []
 
 
 class Receipt(msgspec.Struct):
-    """Answer to a push. Not `in_step`: nothing was taken, begin anew. `refused`: id and reason of datasets left out."""
+    """Answer to a push. Not `in_step`: nothing was taken, begin anew. `refused`: id and reason of datasets left out.
+
+    `heads`: all that the network has seen of the node's logs, counter-signed; of a member only.
+    """
 
     state: State
     revision: Count
     in_step: bool
     refused: Annotated[list[list[str]], Meta(max_length=MAX_BATCH)] = []
+    heads: Annotated[list[SeenHead], Meta(max_length=MAX_SEEN)] = []
 
 
 class Identity(msgspec.Struct):

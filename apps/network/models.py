@@ -98,6 +98,28 @@ class Announcement(models.Model):
         return f"{self.metadata.get('slug', self.dataset_id)} at {self.node_id}"
 
 
+class NodeHead(models.Model):
+    """Network role: a head of a member's log, as the member showed it. `witness.py` says what becomes of it."""
+
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="heads")
+    log = models.CharField(max_length=16)
+    number = models.PositiveBigIntegerField()
+    hash = models.CharField(max_length=64)
+    signature = models.CharField("the node's signature", max_length=128)
+    seen = models.DateTimeField()
+    alarm = models.BooleanField(default=False, help_text="Not beyond what was seen before: it never changes.")
+
+    class Meta:
+        ordering = ["node", "log", "pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["node", "log", "number", "hash"], name="nodehead_once"),
+            models.CheckConstraint(name="nodehead_counts_from_one", condition=Q(number__gte=1)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.log} {self.number} of {self.node_id}"
+
+
 class Membership(models.Model):
     """Node role, one row: the network this node belongs to, with the key that was pinned at first contact."""
 

@@ -228,6 +228,30 @@ def _epoch() -> dict[str, Any]:
     return _look()
 
 
+def _shown() -> dict[str, Any]:
+    """What it tells its network of its logs, and its public key."""
+    import msgspec
+
+    from apps.core import keys
+    from apps.network.heads import shown
+    from gridsite.lifespan import LOGS
+
+    return {"key": keys.public_key(), "heads": msgspec.to_builtins(shown(LOGS))}
+
+
+def _heed(network: str, heads: str) -> dict[str, Any]:
+    """Hear what the network of this key has seen; the audit log's report beside the ledger's."""
+    import msgspec
+
+    from apps.audit.queries import verify
+    from apps.network.heads import heed
+    from apps.network.messages import SeenHead
+    from gridsite.lifespan import LOGS
+
+    heed(LOGS, msgspec.json.decode(heads, type=list[SeenHead]), network=network)
+    return _look() | {"audit": verify().problem}
+
+
 def _promised() -> dict[str, Any]:
     """What the database promises of a commit, inside the transaction of a charge."""
     from django.db import connection, transaction

@@ -7,10 +7,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from apps.network import announcements
+from apps.network.messages import NamedHead
+from apps.network.models import Node as Member
 from tests.factories import databases
 from tests.factories.ledger_node import STEPS, Node
+from tests.factories.network import NOW, acting_as, member, push_of
+from tests.factories.people import People
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -96,6 +102,44 @@ def test_a_restored_database_spends_nothing_until_two_people_open_a_new_epoch(no
     assert backup.run("charge", "k")["refused"] == ""
     # And now it is the original that is the older one.
     assert "frozen" in node.run("charge", "k")["refused"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_database_and_keys_of_yesterday_together_spend_nothing_after_the_first_heartbeat(
+    node: Node, tmp_path: Path, people: People
+) -> None:
+    network: list[Member] = []
+
+    def heartbeat(of: Node) -> dict[str, Any]:
+        """Show the heads to the network, and let the node hear its answer."""
+        said = of.run("shown")
+        if not network:
+            network.append(member("hospital", people.administrator))
+            network[0].public_key = said["key"]
+            network[0].save()
+        with acting_as("grid", "network") as key:
+            heads = msgspec.convert(said["heads"], list[NamedHead])
+            push = push_of(base=None, heads=heads)
+            seen = announcements.receive(push, key=said["key"], now=NOW).heads
+        return of.run("heed", key, msgspec.json.encode(seen).decode())
+
+    node.run("die", "never", "before")
+    assert heartbeat(node)["frozen"] == ""
+    restored = node.copy(tmp_path / f"{node.folder.name}_y")  # with its keys, as they are at this moment
+    node.run("die", "never", "after")
+    found = heartbeat(node)
+    assert (found["frozen"], found["whole"], found["audit"]) == ("", "", "")
+
+    assert restored.run("start")["problem"] == "", "database and keys fit each other"
+    found = heartbeat(restored)
+    counter_signed = "the head that the network counter-signed names"
+    assert f"{counter_signed} release 2" in found["frozen"] and f"{counter_signed} release 2" in found["whole"]
+    assert counter_signed in found["audit"]
+    assert "frozen" in restored.run("charge", "k")["refused"]
+    assert "names release 2" in restored.run("start")["problem"], "a restart changes nothing"
+    assert restored.run("epoch")["frozen"] == ""
+    assert heartbeat(restored)["frozen"] == "", "what two people have written down is not held against it again"
+    assert restored.run("charge", "k")["refused"] == ""
 
 
 def test_a_copy_beside_the_original_is_refused_and_takes_over_only_after_its_end(node: Node, tmp_path: Path) -> None:

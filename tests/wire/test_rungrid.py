@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from websockets.sync.client import connect
 
+from apps.core.countersigned import CounterSigned
 from gridsite.grid import SHORTEST_LIFE, Grid, GridRefusal
 from tests.factories import grid as live
 from tests.factories.grid import LiveGrid
@@ -82,6 +84,16 @@ def test_ready_means_that_the_node_belongs_to_the_network(small: LiveGrid) -> No
     status, body = rest("GET", f"{small.network.url}/api/nodes/", token=token)
     assert status == 200
     assert [(node["id"], node["state"]) for node in body["results"]] == [(NODE, "approved")]
+
+
+def test_the_network_has_counter_signed_the_node_s_audit_log(small: LiveGrid) -> None:
+    kept = small.folder / NODE / "keys" / "audit.head.countersigned"
+    end = time.monotonic() + 30
+    while not kept.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    said = CounterSigned(**json.loads(kept.read_bytes()))
+    assert said.network == public_key(small.network.url)
+    assert said.number >= 1 and said.fits(public_key(small.nodes[NODE].url))
 
 
 def test_guests_may_search(small: LiveGrid) -> None:
