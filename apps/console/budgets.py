@@ -15,7 +15,7 @@ from apps.accounts.models import User
 from apps.budgets import actions as verbs
 from apps.budgets.models import Domain, EpochProposal, Pot
 from apps.budgets.policies import can_open_epochs
-from apps.budgets.pots import DEFAULT, ENTITIES, NANO
+from apps.budgets.pots import ENTITIES, NANO
 from apps.console.acts import Act, reason_field
 from apps.console.base import GridAdmin
 from apps.console.show import Panel, link
@@ -156,7 +156,7 @@ class DomainAdmin(GridAdmin):
     new = OpenDomain
     acts = (SetPot, ProposeEpoch, ConfirmEpoch)
     page_template = "console/domain.html"
-    list_display = ["slug", "status", "epsilon", "left", "epoch", "entities"]
+    list_display = ["name", "status", "epsilon", "left", "epoch", "most"]
     search_fields = ["slug"]
     search_help_text = "Search by name"
 
@@ -168,7 +168,7 @@ class DomainAdmin(GridAdmin):
         facts = [
             ("Name", obj.slug),
             ("Its people", obj.statement or "everybody whose owner named no other domain"),
-            ("Most people", obj.entities),
+            ("Most people", f"{obj.entities:,}"),
             ("Epoch", obj.epoch),
             ("Opened", obj.created),
             ("Datasets", [link(user, each) for each in datasets]),
@@ -188,13 +188,22 @@ class DomainAdmin(GridAdmin):
         return [Panel("Domain", facts), *([Panel("How its epochs were opened", earlier)] if earlier else [])]
 
     def context(self, request: HttpRequest, user: User, obj: Domain) -> dict[str, Any]:
+        proposal = proposed(obj)
         return {
             "domain": obj,
-            "is_default": obj.slug == DEFAULT,
             "pots": [bar(pot) for pot in _present(obj)],
-            "proposal": proposed(obj),
-            "mine": (found := proposed(obj)) is not None and found.proposed_by_id == user.pk,
+            "proposal": proposal,
+            "most": "" if proposal is None else f"{proposal.entities:,}",
+            "mine": proposal is not None and proposal.proposed_by_id == user.pk,
         }
+
+    @display(description="name", ordering="slug")
+    def name(self, domain: Domain) -> str:
+        return domain.slug
+
+    @display(description="most people", ordering="entities")
+    def most(self, domain: Domain) -> str:
+        return f"{domain.entities:,}"
 
     @display(description="state", label={"open": "success", "frozen": "danger"})
     def status(self, domain: Domain) -> str:
@@ -235,7 +244,7 @@ def bar(pot: Pot) -> dict[str, Any]:
         "spent": _up(pot.as_epsilon(pot.spent)),
         "later": _down(pot.as_epsilon(pot.cap - available)) if available < pot.cap else "",
         "width": 100 * pot.spent / pot.cap,
-        "delta": f"{pot.delta:.1e}",
+        "delta": f"{pot.delta:.2g}",
         "order": f"{float(pot.order):.4g}",
         "certain": f"{pot.epsilon_spent:.3g}",
         "touched": pot.spent > 0,

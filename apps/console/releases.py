@@ -85,7 +85,7 @@ class ReleaseAdmin(GridAdmin):
         promise = [
             ("Whom it hides", f"each {said['unit']}: {said['adjacency']}"),
             ("Epsilon", f"{said['epsilon']:.4g}, of this answer by itself"),
-            ("Delta", f"{said['delta']:.1e}"),
+            ("Delta", f"{said['delta']:.2g}"),
             ("How", said["mechanism_in_words"]),
             ("Numbers in each sum", ", ".join(map(str, said["sizes"]))),
             ("Clipped at", ", ".join(f"{each:.6g}" for each in said["clips"])),
