@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import transaction
+from safetensors.numpy import save_file
 
 from apps.budgets import ledger, pricing
 from apps.budgets.actions import open_domain
 from apps.budgets.certificates import certificate
 from apps.compute import publish as publishing
+from apps.datasets.assets import Ingested
 from apps.datasets.ingest import ingest
 from apps.datasets.models import Dataset
 from apps.permissions import actions
@@ -59,11 +62,9 @@ def test_a_column_with_a_small_allowance_is_not_paid_for_with_that_of_another(pe
 
 
 def test_two_versions_are_not_paid_for_with_the_allowance_of_one(people: People, births: Dataset) -> None:
-    births.versions.create(
-        number=2,
-        **{name: getattr(births.current, name) for name in publishing.Ingested.__struct_fields__},
-        sequence=births.current.sequence,
-    )
+    first = births.current
+    same = {name: getattr(first, name) for name in Ingested.__struct_fields__}
+    births.versions.create(number=2, sequence=first.sequence, **same)
     give(births, people, ["weight_kg"], 0.1)
     give(births, people, ["length_cm"], 1.5)
     inputs = [Input(str(births.pk), 1, ["weight_kg"]), Input(str(births.pk), 2, ["length_cm"])]
@@ -73,10 +74,8 @@ def test_two_versions_are_not_paid_for_with_the_allowance_of_one(people: People,
     assert release_grants(people.scientist, Ask("agg", inputs), now=NOW) == {births.pk: [both]}
 
 
-def published_as(people: People, folder: Path, **declared: str | None) -> Dataset:
+def published_as(people: People, folder: Path, **declared: Any) -> Dataset:
     """What the publisher's upload becomes, as `publish` commits it."""
-    from safetensors.numpy import save_file
-
     spec = PublishSpec(kind="tensor", name="Again", columns=COLUMNS, **declared)
     folder.mkdir()
     save_file({"values": WEIGHTS}, folder / "upload")
