@@ -40,8 +40,11 @@ class _Draft:
     def drop(self, ref: Ref) -> None:
         """A plan forgets nothing until it is cut to its results."""
 
-    def get(self, ref: Ref, pointer: Any) -> Any:
+    def get(self, ref: Ref, pointer: Any, **noise: float) -> Any:
         raise RemoteValueError("While a plan is recorded its inputs have no values; return the value instead.")
+
+    def estimate(self, ref: Ref, **noise: float | None) -> Any:
+        return self.get(ref, None)
 
     def request(self, ref: Ref, reason: str, pointer: Any) -> Any:
         return self.get(ref, pointer)

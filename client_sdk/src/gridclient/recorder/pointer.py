@@ -118,7 +118,8 @@ class Pointer(Refusals, torch.Tensor):
         much in 95 of 100 answers. Its `.receipt` says what was charged. Raises TooNoisyError, UnboundedError,
         BudgetExhaustedError; nothing is charged then.
         """
-        return self.location.get(self.ref, self, epsilon=epsilon, within=within)
+        noise = {name: given for name, given in (("epsilon", epsilon), ("within", within)) if given is not None}
+        return self.location.get(self.ref, self, **noise)
 
     def estimate(self, *, epsilon: float | None = None, within: float | None = None) -> Any:
         """What a private answer would cost, and how noisy it would be: an `Estimate`. Free."""
