@@ -23,6 +23,8 @@ from gridclient.program.operations import OPERATIONS_VERSION
 
 PIECE = 64 * 1024
 """Bytes of one call, each way. From 100 KiB on Ray would keep them in its object store, which it may write to disk."""
+PROBES = ".ray-"
+"""How files begin that show whether a machine shares the storage folder."""
 Fault = Literal["version", "storage", "forkserver"]
 
 

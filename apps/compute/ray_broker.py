@@ -24,7 +24,7 @@ import msgspec
 import ray
 from ray.exceptions import RayError
 
-from apps.compute.ray_actor import PIECE, Actor, versions
+from apps.compute.ray_actor import PIECE, PROBES, Actor, versions
 
 logger = logging.getLogger("apps.compute.ray_broker")
 PLACES = "gridsite"
@@ -109,7 +109,8 @@ class Broker:
 
     async def _actor(self) -> Any:
         """An actor that is ready to open, however long that takes. Raises NotReadyError."""
-        probe, word = self._storage / f".ray-{secrets.token_hex(8)}", secrets.token_hex(16)
+        # Whoever kills this process removes what it left, by its pid.
+        probe, word = self._storage / f"{PROBES}{os.getpid()}-{secrets.token_hex(8)}", secrets.token_hex(16)
         seen = probe.with_suffix(".seen")
         actor = self._made.remote()
         try:

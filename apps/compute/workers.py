@@ -25,6 +25,7 @@ from pathlib import Path
 import msgspec
 
 from apps.compute.messages import LENGTH, Failed, Limits, Order, Question, Reply, decode_reply, encode
+from apps.compute.ray_actor import PROBES
 from apps.compute.spawning import spawn
 from apps.core import metrics
 from gridclient.wire.errors import GridError, InternalError, LimitExceededError
@@ -372,4 +373,7 @@ class Workers:
         if self._server is not None:
             self._server.kill()
             self._server.wait()
+            if self._cluster is not None:
+                for probe in self._cluster.storage.glob(f"{PROBES}{self._server.pid}-*"):
+                    probe.unlink(missing_ok=True)
             self._server = None

@@ -68,6 +68,7 @@ def ray_cluster(places: int) -> Iterator[RayCluster]:
                 assert address, (Path(folder) / "head.log").read_text()
                 yield RayCluster(address, own, Path(folder), head.pid)
             finally:
-                for pid in {head.pid, *processes.descendants(head.pid)}:
+                # Where its start failed, the head has ended before what it started.
+                for pid in {head.pid, *processes.descendants(head.pid), *processes.naming(folder)}:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)

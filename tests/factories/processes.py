@@ -59,6 +59,11 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def naming(text: str) -> set[int]:
+    """Those whose command line holds the text."""
+    return {pid for pid in _all() if text.encode() in command(pid)}
+
+
 def command(pid: int) -> bytes:
     """Its command line, or what it calls itself."""
     return _read(pid, "cmdline")
