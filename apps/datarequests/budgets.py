@@ -15,7 +15,7 @@ from apps.core import clock
 from apps.datarequests import policies
 from apps.datarequests.models import BudgetRequest
 from apps.datarequests.texts import checked_reason
-from apps.datarequests.transitions import BudgetState
+from apps.datarequests.transitions import BudgetState, settle
 from apps.datasets.models import Dataset
 from apps.permissions.actions import LEAST_EPSILON, MOST_EPSILON, give
 from apps.permissions.models import NANO, Right
@@ -85,15 +85,13 @@ def withdraw_budget(request: BudgetRequest, *, by: User) -> BudgetRequest:
     """Take back a request that nobody has decided on."""
     request = _locked(request.pk)
     policies.check_can_withdraw_budget(by, request)
-    request.state = BudgetState.WITHDRAWN
-    request.save(update_fields=["state"])
+    settle(request, BudgetState.WITHDRAWN)
     _record(Verb.BUDGET_WITHDRAWN, request, by=by)
     return request
 
 
 def _decide(request: BudgetRequest, state: BudgetState, *, reason: str, by: User, now: datetime) -> None:
-    request.state, request.decided_by, request.decided_at, request.decision = state, by, now, reason
-    request.save(update_fields=["state", "decided_by", "decided_at", "decision", "grant"])
+    settle(request, state, decided_by=by, decided_at=now, decision=reason, grant=request.grant)
 
 
 def _locked(key: UUID) -> BudgetRequest:

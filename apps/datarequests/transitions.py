@@ -10,7 +10,7 @@ from django.db import models
 from gridclient.wire.errors import ConflictError
 
 if TYPE_CHECKING:
-    from apps.datarequests.models import DataRequest
+    from apps.datarequests.models import BudgetRequest, DataRequest
 
 
 class State(models.TextChoices):
@@ -65,6 +65,16 @@ def move(request: DataRequest, state: State, *, now: datetime, **fields: Any) ->
     for name, value in fields.items():
         setattr(request, name, value)
     request.save(update_fields=["state", "updated", *fields])
+
+
+def settle(request: BudgetRequest, state: BudgetState, **fields: Any) -> None:
+    """Write the final state of a request for a budget. Raises ConflictError where it has one."""
+    if request.state != BudgetState.SUBMITTED:
+        raise ConflictError(f"This request is {request.state} already.", state=request.state)
+    request.state = state
+    for name, value in fields.items():
+        setattr(request, name, value)
+    request.save(update_fields=["state", *fields])
 
 
 def diagram() -> str:

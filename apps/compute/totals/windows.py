@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from apps.compute.branchless import choose
 from apps.compute.rows.networks import RESIZED
 from apps.compute.totals.checks import MOST, Guarded, extents, floats, masked, overload, positions, shaped, wide
 
@@ -134,9 +133,11 @@ def _adaptive_backward(
 
 
 def _within(rank: int, backward: Any, grad_output: torch.Tensor, self: torch.Tensor, *rest: Any) -> torch.Tensor:
-    """Total form of the gradient of a maximum: a position that does not exist is the nearest one that does."""
+    """Total form of the gradient of a maximum: a position that does not exist gets nothing."""
     *windows, indices = rest
-    return backward(grad_output, self, *windows, indices.clamp(0, max(prod(self.shape[-rank:]) - 1, 0)))
+    places = indices.clamp(0, max(prod(self.shape[-rank:]) - 1, 0))
+    nothing = torch.zeros((), dtype=grad_output.dtype, device=grad_output.device)
+    return backward(torch.where(places == indices, grad_output, nothing), self, *windows, places)
 
 
 def _unpool(rank: int, self: torch.Tensor, indices: torch.Tensor, output_size: list[int], *rest: Any) -> torch.Tensor:
@@ -145,7 +146,7 @@ def _unpool(rank: int, self: torch.Tensor, indices: torch.Tensor, output_size: l
     front = self.shape[:-rank]
     inside = (indices >= 0) & (indices < places)
     made = self.new_zeros((*front, places + 1))
-    made = made.scatter(-1, choose(inside, indices, places).reshape(*front, -1), self.reshape(*front, -1))
+    made = made.scatter(-1, torch.where(inside, indices, places).reshape(*front, -1), self.reshape(*front, -1))
     return made[..., :places].reshape(*front, *output_size)
 
 
