@@ -103,12 +103,14 @@ class Domains(View):
     scope = Scope.PUBLISH
 
     def get(self, request: Request) -> Response:
-        return page(request, Domain.objects.all(), outputs.domains)
+        user = caller(request)
+        return page(request, Domain.objects.all(), lambda rows: outputs.domains(rows, user))
 
     def post(self, request: Request) -> Response:
         body = inputs.read(request, inputs.NewDomain)
-        made = open_domain(body.slug, statement=body.statement, entities=body.entities, by=caller(request))
-        return Response(outputs.domains([made])[0], status=201)
+        user = caller(request)
+        made = open_domain(body.slug, statement=body.statement, entities=body.entities, by=user)
+        return Response(outputs.domains([made], user)[0], status=201)
 
 
 class Releases(View):

@@ -9,6 +9,7 @@ from uuid import UUID
 from apps.accounts.models import AccessToken, Team, User
 from apps.audit.models import AuditEvent
 from apps.budgets.models import Domain, Pot
+from apps.budgets.policies import can_open_epochs
 from apps.compute.models import LiveSession
 from apps.core.clock import now
 from apps.datarequests.models import BudgetRequest, DataRequest
@@ -74,9 +75,10 @@ def grant(row: Grant) -> dict[str, Any]:
     }
 
 
-def domains(rows: Sequence[Domain]) -> list[dict[str, Any]]:
-    """Privacy domains with their present pots for questions."""
-    moment = now()
+def domains(rows: Sequence[Domain], to: User) -> list[dict[str, Any]]:
+    """Privacy domains with their present pots for questions. What is left is for those who decide, and who may see
+    everything: it tells how much others asked."""
+    moment, sees_all = now(), to.has("everything.read")
     pots = Pot.objects.filter(domain__in=rows, kind=Pot.Kind.QUERIES, block="")
     found = {(pot.domain_id, pot.epoch): pot for pot in pots}
     shown = []
@@ -91,7 +93,9 @@ def domains(rows: Sequence[Domain]) -> list[dict[str, Any]]:
                 "frozen": row.frozen,
                 "epsilon": pot.epsilon,
                 "delta": pot.delta,
-                "left": pot.as_epsilon(pot.available(moment) - pot.spent),
+                "left": pot.as_epsilon(pot.available(moment) - pot.spent)
+                if sees_all or can_open_epochs(to, row)
+                else None,
             }
         )
     return shown

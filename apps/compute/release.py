@@ -57,6 +57,8 @@ from gridclient.wire.messages import INLINE_LIMIT, TensorHeader
 
 _KEY = object()
 MOST_KNOWN = 100_000
+MOST_LOOKS, LOOK_AGAIN = 20, 0.25
+"""How often, and after how many seconds, an answer is looked for that another attempt draws."""
 _known: set[str] = set()
 """Questions whose answer is kept for certain. Of another one it is not known: it is computed, and kept if it is new."""
 
@@ -146,7 +148,7 @@ async def private(
             await _draw(worker, question, bill.release, path)
         finally:
             await _not_before(begun, spending.expected(weighed))
-    answer = await in_database(_kept_draw, bill.release, path)
+    answer = await _taken(bill.release, path)
     return Released(answer, "release", key=_KEY, receipt=bill.receipt)
 
 
@@ -165,6 +167,16 @@ async def _draw(worker: Worker, question: Draw, charged: Release, path: Path) ->
     header = reply.header
     with suppress(ConflictError):
         await in_database(ledger.answered, charged, number, data=data, dtype=header.dtype, shape=header.shape)
+
+
+async def _taken(charged: Release, path: Path) -> Answered:
+    """The answer that the ledger keeps. Where the same question was asked again meanwhile, the later attempt's counts:
+    it is waited for. Raises ConflictError where that takes too long."""
+    for _ in range(MOST_LOOKS):
+        with suppress(ConflictError):
+            return await in_database(_kept_draw, charged, path)
+        await asyncio.sleep(LOOK_AGAIN)
+    return await in_database(_kept_draw, charged, path)
 
 
 async def _not_before(begun: float, seconds: float) -> None:
