@@ -151,7 +151,7 @@ def test_sessions_run_side_by_side_and_each_has_its_own_values(cluster: RayClust
     assert len(busy(cluster)) == 2
     for person in people:
         person.close()
-    assert eventually(lambda: not busy(cluster))
+    assert eventually(lambda: not busy(cluster), seconds=SETTLED)
 
 
 def test_a_runaway_is_stopped_at_its_deadline_and_its_neighbour_goes_on(cluster: RayCluster, crew: Crew) -> None:
@@ -165,7 +165,7 @@ def test_a_runaway_is_stopped_at_its_deadline_and_its_neighbour_goes_on(cluster:
     with pytest.raises(LimitExceededError) as caught:
         runaway(ana).get()
     assert caught.value.details["limit"] == DEADLINE
-    assert eventually(lambda: actor not in cluster.actors)
+    assert eventually(lambda: actor not in cluster.actors, seconds=SETTLED)
     assert (near * 2).sum().get() == 6
     bob.close()
     ana.close()
@@ -184,7 +184,7 @@ def test_values_live_on_when_their_machine_loses_them(cluster: RayCluster, ana: 
         os.kill({"actor": actor, "worker": worker}[what], signal.SIGKILL)
     assert [type(error) for error in errors] == [InternalError]
     assert "worker stopped" in str(errors[0])
-    assert eventually(lambda: actor not in cluster.actors and not processes.running(worker))
+    assert eventually(lambda: actor not in cluster.actors and not processes.running(worker), seconds=SETTLED)
     assert torch.equal((doubled + 1).get(), torch.arange(5.0) * 2 + 1)
 
 
@@ -204,7 +204,7 @@ def test_a_session_that_is_stopped_ends_there_in_the_middle_of_its_work(
         session = eventually(lambda: next((each for each in crew.admin.sessions() if each.user == ana.user), None))
         session.stop(reason="Maintenance tonight.")
     assert [type(error) for error in errors] == [SessionStoppedError]
-    assert eventually(lambda: actor not in cluster.actors and not processes.running(worker))
+    assert eventually(lambda: actor not in cluster.actors and not processes.running(worker), seconds=SETTLED)
 
 
 def test_who_looks_after_the_node_sees_that_a_worker_is_elsewhere(cluster: RayCluster, crew: Crew, ana: Node) -> None:
@@ -239,8 +239,8 @@ def test_nothing_is_left_on_the_cluster_when_the_web_process_ends(cluster: RayCl
 
     worker = played(Cluster(cluster.address, tmp_path), open_and_leave)
     assert not worker.alive
-    assert eventually(lambda: cluster.actors <= before)
-    assert eventually(lambda: not [*tmp_path.iterdir()])
+    assert eventually(lambda: cluster.actors <= before, seconds=SETTLED)
+    assert eventually(lambda: not [*tmp_path.iterdir()], seconds=SETTLED)
 
 
 def test_a_cluster_that_is_not_there_is_named_at_once(cluster: RayCluster, tmp_path: Path) -> None:
