@@ -25,7 +25,7 @@ from gridsite.serving import port_refusal
 
 HOST = "127.0.0.1"
 NETWORK = "network"
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds that a deployment gets to come up."""
 GRACE = 8.0
 """Seconds that deployments get to end before they are killed."""

@@ -20,7 +20,7 @@ import pytest
 from tests.factories import databases
 
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
-PATIENCE = 90.0
+PATIENCE = 240.0
 
 
 @dataclass(frozen=True)
