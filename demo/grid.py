@@ -16,7 +16,7 @@ from typing import Any
 
 MANAGE = Path(__file__).resolve().parent.parent / "manage.py"
 NODES = "hospital,company,university,public"
-START_SECONDS = 120
+START_SECONDS = 240
 STOP_SECONDS = 15
 
 

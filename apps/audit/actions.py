@@ -82,6 +82,10 @@ def _lock_head() -> tuple[int, str]:
     row = execute(locked, ()).fetchone()
     if row is None:
         if AuditEvent.objects.exists():
+            # Somebody has just written the first one, and the head with it.
+            row = execute(locked, ()).fetchone()
+            if row is not None:
+                return row[0], row[1]
             raise InternalError("The audit log lost its head: nothing can be recorded. Run `manage.py verify_audit`.")
         AuditHead.objects.get_or_create(id=1, defaults={"seq": 0, "hash": GENESIS})
         row = execute(locked, ()).fetchone()
