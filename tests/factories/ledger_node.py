@@ -228,27 +228,20 @@ def _epoch() -> dict[str, Any]:
     return _look()
 
 
-def _shown() -> dict[str, Any]:
-    """What it tells its network of its logs, and its public key."""
-    import msgspec
-
-    from apps.core import keys
-    from apps.network.heads import shown
-    from gridsite.lifespan import LOGS
-
-    return {"key": keys.public_key(), "heads": msgspec.to_builtins(shown(LOGS))}
-
-
-def _heed(network: str, heads: str) -> dict[str, Any]:
-    """Hear what the network of this key has seen; the audit log's report beside the ledger's."""
+def _heartbeat() -> dict[str, Any]:
+    """Say what a network is told of the logs, read its key and its answer from a line, and heed it."""
     import msgspec
 
     from apps.audit.queries import verify
-    from apps.network.heads import heed
+    from apps.core import keys
+    from apps.network import heads
     from apps.network.messages import SeenHead
     from gridsite.lifespan import LOGS
 
-    heed(LOGS, msgspec.json.decode(heads, type=list[SeenHead]), network=network)
+    shown = msgspec.to_builtins(heads.shown(LOGS))
+    print(json.dumps({"key": keys.public_key(), "heads": shown}), flush=True)
+    network, seen = json.loads(sys.stdin.readline())
+    heads.heed(LOGS, msgspec.convert(seen, list[SeenHead]), network=network)
     return _look() | {"audit": verify().problem}
 
 
