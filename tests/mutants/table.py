@@ -247,7 +247,7 @@ LEDGERS = [
         ACCOUNTANT,
         "return max(0, math.floor((_decimal(epsilon) - _gap(order, delta) - _SLACK) * UNIT))",
         "return max(0, math.ceil((_decimal(epsilon) - _gap(order, delta) + _SLACK) * UNIT))",
-        (f"{COSTS}::test_a_full_pot_has_spent_no_more_than_it_promised",),
+        (f"{COSTS}::test_caps_are_rounded_down_and_charges_up",),
     ),
     Mutant(
         "cache key without constants",
