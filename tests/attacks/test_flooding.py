@@ -285,7 +285,7 @@ def test_a_mistake_of_ours_is_one_typed_error_and_the_session_goes_on(monkeypatc
     source = random.Random(21)
     monkeypatch.setattr(conversation, "_command", fail)
     monkeypatch.setattr(conversation, "reply", reply)
-    for command in (m.Run([]), m.Drop([]), m.Get(1, Ref(1)), m.Begin(), m.Ack(1, 0)):
+    for command in (m.Get(1, Ref(1)), m.Begin(), m.Ack(1, 0), m.Fetch(2, "no id"), m.Upload(1, 8, "", "values")):
         asyncio.run(conversation._command_or_error(command))
     assert len(said) == 5
     assert all(isinstance(each, m.Error) and each.code == "internal" and "8675309" not in each.message for each in said)

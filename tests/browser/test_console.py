@@ -190,7 +190,7 @@ def test_an_auditor_sees_all_and_can_do_nothing(requests: list[str], browser: Br
         str(link.get_attribute("href")) for link in browser.driver.find_elements(By.CSS_SELECTOR, "#nav-sidebar a")
     ]
     lists = [link for link in links if link.count("/") == 6]
-    assert len(lists) == 14
+    assert len(lists) == 18
     for address in lists:
         browser.driver.get(address)
         assert not browser.has("a[href='add/']"), address

@@ -128,7 +128,7 @@ def test_people_are_counted_and_not_rows(owner: Node, scientist: Node) -> None:
     dataset.grant(scientist.user, "aggregate", reason=Q)
     # Twelve rows, and six people.
     error = refused(scientist.dataset(dataset.name).pointer().sum(0).get)
-    assert "at least 10 people" in str(error)
+    assert "enough people behind each number" in str(error)
     problems = problems_of(tensor(ROWS, entities=mothers), owner)
     assert len(problems) == 1
     assert "max_rows_per_entity" in problems[0]

@@ -74,23 +74,32 @@ def source() -> list[Uses]:
 
 CALLS = {
     # A value that may leave is made in one module, and put on the wire in one function.
-    "Released": {f"{RELEASE}:pointer", f"{RELEASE}:stored"},
+    "Released": {f"{RELEASE}:pointer", f"{RELEASE}:private", f"{RELEASE}:stored"},
     "m.Answer": {DELIVER},
     "Outgoing": {DELIVER},
     "pack_chunk": {"apps/wire/transfers.py:Outgoing.chunks"},
     # A worker computes a private value for the release only.
     "Evaluate": {f"{RELEASE}:_evaluate"},
     "states.value": {"apps/compute/worker.py:Session.evaluate"},
-    "reader.values": {"apps/compute/states.py:value"},
+    "reader.values": {
+        "apps/compute/states.py:value",
+        # What the kernel adds up, and the public numbers that its noisy sums are multiplied by.
+        "apps/compute/readers/bases.py:_contributions",
+        "apps/compute/readers/bases.py:Affine.__init__",
+    },
+    "Draw": {f"{RELEASE}:private"},
+    "bases.rows": {"apps/compute/private.py:_noisy", "apps/compute/private.py:draw"},
+    "kernel.release": {"apps/compute/private.py:_noisy"},
     "_evaluate": {f"{RELEASE}:pointer", f"{RELEASE}:approved"},
     "Answered": {
         f"{RELEASE}:pointer",
-        f"{RELEASE}:_answered",
+        f"{RELEASE}:_inline_or_file",
         f"{RELEASE}:_evaluate",
         "apps/datarequests/queries.py:answer_of",
     },
     # Each of its doors has one caller.
     "release.pointer": {"apps/compute/sessions.py:Session.get"},
+    "release.private": {"apps/compute/sessions.py:Session.private"},
     "release.approved": {"apps/datarequests/runner.py:_execute"},
     "release.stored": {"apps/wire/asks.py:fetch"},
     "answer_of": {"apps/wire/asks.py:fetch.load"},
