@@ -40,7 +40,7 @@ def once(user: User, asked: Asked, do: Callable[[], Any]) -> Any:
     """
     if not asked.key:
         return do()
-    row = KeptReply(user=user, key=_checked(asked.key), digest=_digest(asked.content))
+    row = KeptReply(user=user, key=checked_key(asked.key), digest=_digest(asked.content))
     with transaction.atomic():
         # First of all: whoever comes with the same key waits here, holding nothing, until the outcome is known.
         if not insert_if_new(row):
@@ -52,7 +52,7 @@ def once(user: User, asked: Asked, do: Callable[[], Any]) -> Any:
 
 def kept_reply(user: User, asked: Asked) -> Any | None:
     """The first reply, where there is one; for whoever would go to great lengths before it comes to `once`."""
-    found = KeptReply.objects.filter(user=user, key=_checked(asked.key)).first() if asked.key else None
+    found = KeptReply.objects.filter(user=user, key=checked_key(asked.key)).first() if asked.key else None
     return None if found is None else _reply_of(found, _digest(asked.content))
 
 
@@ -61,7 +61,8 @@ def forget_old(*, now: datetime | None = None) -> int:
     return KeptReply.objects.filter(kept__lt=(now or clock.now()) - KEPT_FOR).delete()[0]
 
 
-def _checked(key: str) -> str:
+def checked_key(key: str) -> str:
+    """A key in its form. Raises InvalidInputError."""
     if not _FORM.fullmatch(key):
         raise InvalidInputError("A key has 1 to 64 visible ASCII characters.", field="key")
     return key

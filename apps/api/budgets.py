@@ -14,8 +14,7 @@ from apps.api.paging import each, page
 from apps.api.views import View, caller, find
 from apps.budgets.actions import open_domain
 from apps.budgets.certificates import certificate
-from apps.budgets.models import Domain
-from apps.budgets.queries import releases_visible_to
+from apps.budgets.queries import domains_visible_to, releases_visible_to
 from apps.compute import spending
 from apps.datarequests.budgets import approve_budget, ask_for_budget, deny_budget, withdraw_budget
 from apps.datarequests.queries import budget_requests_visible_to
@@ -104,7 +103,7 @@ class Domains(View):
 
     def get(self, request: Request) -> Response:
         user = caller(request)
-        return page(request, Domain.objects.all(), lambda rows: outputs.domains(rows, user))
+        return page(request, domains_visible_to(user), lambda rows: outputs.domains(rows, user))
 
     def post(self, request: Request) -> Response:
         body = inputs.read(request, inputs.NewDomain)

@@ -19,6 +19,7 @@ from django.db import connection, transaction
 from django.db.models import QuerySet, UUIDField
 
 from apps.accounts.models import User
+from apps.accounts.once import checked_key
 from apps.audit.actions import lock_log, record
 from apps.audit.verbs import Verb
 from apps.budgets import lease, outside
@@ -29,9 +30,8 @@ from apps.budgets.states import State
 from apps.core import clock
 from apps.core.canonical import canonical
 from apps.core.prepared import execute, execute_together, insert_if_new, insertion, places
-from gridclient.wire.errors import BudgetExhaustedError, ConflictError, InternalError, InvalidInputError
+from gridclient.wire.errors import BudgetExhaustedError, ConflictError, InternalError
 
-MAX_KEY = 64
 _uuid: Any = UUIDField()
 
 # By hand: these statements are on the path of every private answer, and keep the pots from all others meanwhile.
@@ -70,13 +70,12 @@ class _Pot(NamedTuple):
 def charge(user: User, question: Question, price: Price, *, key: str, now: datetime | None = None) -> Release:
     """Pay for an answer, in the transaction of the caller, who computes it after the commit and not before.
 
-    The same key with the same question gives the same release, whatever has become of it; `key` is the caller's own, 1
-    to 64 characters. Raises BudgetExhaustedError before anything is written, ConflictError for a key of another
-    question, a frozen budget, pots that aren't those of the price any more, or a copy of the database.
+    The same key with the same question gives the same release, whatever has become of it; `key` is the caller's own, in
+    the form of `accounts.once`. Raises BudgetExhaustedError before anything is written, ConflictError for a key of
+    another question, a frozen budget, pots that aren't those of the price any more, or a copy of the database.
     """
     now = now or clock.now()
-    if not 0 < len(key) <= MAX_KEY:
-        raise InvalidInputError(f"The key of a question has 1 to {MAX_KEY} characters.")
+    checked_key(key)
     if not price.charges or any(amount < 1 for _, amount in price.charges) or not _fits(question, price):
         raise InternalError("A question was to be charged at the price of another.")
     lease.hold()

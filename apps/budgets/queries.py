@@ -1,11 +1,33 @@
-"""Which private answers a person may know of."""
+"""Which private answers and domains a person may know of, and what is about the same people."""
 
 from __future__ import annotations
+
+from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from apps.accounts.models import User
-from apps.budgets.models import Charge, Release
+from apps.budgets.models import Charge, Domain, Placement, Release
+from apps.budgets.policies import REVIEW
+from apps.budgets.pots import DEFAULT
+from apps.permissions.queries import datasets_visible_to
+
+
+def domains_visible_to(user: User) -> QuerySet[Domain]:
+    """The default domain, and those of datasets that the user may see; all for who may publish into one, or decide."""
+    found = Domain.objects.all()
+    if any(user.has(each) for each in ("everything.read", "datasets.publish", REVIEW)):
+        return found
+    seen = Placement.objects.filter(dataset__in=datasets_visible_to(user).order_by().values("pk"))
+    return found.filter(Q(slug=DEFAULT) | Q(pk__in=seen.values("domain")))
+
+
+def beside(dataset: UUID) -> Q:
+    """Rows with a `dataset` id that are about people of the same domain."""
+    placed = Placement.objects.filter(dataset=dataset).select_related("domain").first()
+    if placed is None or placed.domain.slug == DEFAULT:
+        return ~Q(dataset__in=Placement.objects.exclude(domain__slug=DEFAULT).values("dataset"))
+    return Q(dataset__in=Placement.objects.filter(domain=placed.domain).values("dataset"))
 
 
 def releases_visible_to(user: User) -> QuerySet[Release]:

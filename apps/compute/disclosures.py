@@ -1,7 +1,7 @@
 """Exact answers outside the budgets: compared with the earlier ones in a worker, recorded with the release.
 
 The sets of people behind the answers are files of the storage, named by their digest, that only workers read. All
-datasets of a privacy domain are compared with each other; every dataset of a node is in its one domain.
+datasets of a privacy domain are compared with each other; people of other domains are others, says their owner.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from django.conf import settings
 from django.db.models import Max, QuerySet
 
 from apps.accounts.models import User
+from apps.budgets.queries import beside
 from apps.compute.messages import Closed, Examine, Examined, Proposal, Thresholds
 from apps.compute.models import Disclosure
 from apps.compute.workers import Worker
@@ -130,10 +131,14 @@ def in_words(closed: Closed) -> str:
 
 
 def _beside(closed: Closed) -> tuple[int, str, list[str]]:
-    """The newest disclosure, the digest of the version's values, and the files of the people behind all disclosures."""
+    """The newest disclosure, the digest of the version's values, and the files of the people behind all disclosures
+    of the domain."""
     last = newest()
     known = (
-        Disclosure.objects.exclude(crowds="").filter(id__lte=last).order_by("crowds").values_list("crowds", flat=True)
+        Disclosure.objects.exclude(crowds="")
+        .filter(beside(UUID(closed.dataset)), id__lte=last)
+        .order_by("crowds")
+        .values_list("crowds", flat=True)
     )
     data = DatasetVersion.objects.values_list("sha256", flat=True).get(
         dataset=UUID(closed.dataset), number=closed.version

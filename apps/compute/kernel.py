@@ -13,91 +13,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.compute.noise import MOST, discrete_gaussian, noisy_max
-from gridclient.wire.errors import InvalidInputError
+from apps.compute.mechanism import Mechanism
+from apps.compute.noise import discrete_gaussian, noisy_max
 
-FINENESS = 31
-"""C / g is at most 2^31, so that its square, and that of a coordinate, is an int64."""
-SUM_BITS = 62
-"""All contributions together are below 2^62; noise is, too."""
-SHARE = 1 / 16
-"""Of sigma: the most by which quantisation moves a number of the answer."""
 SLACK = 1 - 2.0**-32
 """Contributions are scaled to a little less than C, so that rounding can't make one too long: this is less than one
 unit of the grid, and more than what a float sum of 2^20 squares can be wrong by."""
-EXPONENTS = 256
-"""Clips and sigmas are in 2^-256 to 2^256; coordinates are bounded by 2^FAR C. No square then overflows a float."""
 FAR = 400
+"""Coordinates are bounded by 2^FAR C: with clips of at most 2^256, no square then overflows a float."""
 BLOCK = 2**18
 """Numbers at a time: what is needed on the way takes next to no memory."""
 
 _LIMB = 31
 _BEYOND = 2**31 + 1
-
-
-class Mechanism(msgspec.Struct, frozen=True):
-    """What is done to rows, from public values only. One that exists is sound: see `mechanism`."""
-
-    clip: float
-    """C: the largest L2 norm of one entity's contribution, in units of the rows."""
-    grid: int
-    """Contributions are multiples of g = 2^grid."""
-    sigma: float
-    """Of the noise, in units of the rows."""
-    size: int
-    """k: numbers of one answer."""
-    entities: int
-    """The most there can be."""
-
-    def __post_init__(self) -> None:
-        if not all(2.0**-EXPONENTS <= value <= 2.0**EXPONENTS for value in (self.clip, self.sigma)):
-            raise InvalidInputError("A clip and a sigma are positive numbers between 2^-256 and 2^256.")
-        if self.size < 0 or not 0 <= self.entities < 2**SUM_BITS or abs(self.grid) > 2 * EXPONENTS:
-            raise InvalidInputError("A size, a number of entities or a grid is out of range.")
-        if self.scale > MOST or math.ldexp(self.clip, -self.grid) > 2**FINENESS or self.bound < 1:
-            raise InvalidInputError(
-                "The noise is too large for one grid with the clip: please ask for a larger epsilon."
-            )
-        if self.bound * self.entities >= 2**SUM_BITS or self.error > SHARE * self.sigma:
-            raise InvalidInputError(
-                f"The noise is too small for a sum over {self.entities} entities: please ask for a smaller epsilon."
-            )
-
-    @property
-    def bound(self) -> int:
-        """floor(C / g): the most that one entity moves the integer sum, in L2."""
-        return math.floor(math.ldexp(self.clip, -self.grid))
-
-    @property
-    def scale(self) -> float:
-        """Of the noise, in units of the grid. Exact: g is a power of two."""
-        return math.ldexp(self.sigma, -self.grid)
-
-    @property
-    def error(self) -> float:
-        """The most by which quantisation moves a number of the answer: less than two units for each entity."""
-        return math.ldexp(2.0 * max(self.entities, 1), self.grid)
-
-
-def mechanism(*, clip: float, sigma: float, size: int, entities: int) -> Mechanism:
-    """The mechanism with the finest grid that fits these public values.
-
-    C / g <= 2^31, sigma / g <= 2^40, entities C / g < 2^62; what quantisation can do to a number is at most 1/16 of
-    sigma. Raises InvalidInputError where no grid does.
-    """
-    fine = all(math.isfinite(value) and value > 0 for value in (clip, sigma))
-    finest = max(_exponent(clip) - FINENESS, _exponent(sigma) - round(math.log2(MOST))) if fine else 0
-    return Mechanism(clip=clip, grid=finest, sigma=sigma, size=size, entities=entities)
-
-
-def _exponent(value: float) -> int:
-    """The least e with value <= 2^e."""
-    mantissa, exponent = math.frexp(value)
-    return exponent - (mantissa == 0.5)
 
 
 def release(
@@ -237,7 +168,8 @@ def noisy_argmax(scores: NDArray[np.int64], sensitivity: int, epsilon: float) ->
     """Index of a large score, by the exponential mechanism: P(i) in proportion to exp(epsilon s_i / (2 sensitivity)).
 
     scores: int64 [k]; sensitivity: the most by which one entity moves any of them, up or down. As the largest score
-    after Gumbel noise (McSherry, Talwar 2007; Durfee, Rogers 2019), by OpenDP. It is epsilon-DP; charge `argmax_rho`.
+    after Gumbel noise (McSherry, Talwar 2007; Durfee, Rogers 2019), by OpenDP. It is epsilon-DP;
+    the price is `budgets.accountant.argmax`.
     Raises ValueError where there is no score, or a public value isn't positive.
     """
     if scores.dtype != np.int64 or scores.ndim != 1 or not len(scores):
@@ -250,13 +182,3 @@ def noisy_argmax(scores: NDArray[np.int64], sensitivity: int, epsilon: float) ->
 def argmax_scale(sensitivity: int, epsilon: float) -> float:
     """Scale of the Gumbel noise of `noisy_argmax`, rounded up: no less noise than was paid for."""
     return math.nextafter(2 * sensitivity / epsilon, math.inf)
-
-
-def argmax_rho(epsilon: float) -> float:
-    """What `noisy_argmax` costs in zCDP: epsilon^2 / 8, at order alpha alpha times that.
-
-    The mechanism has bounded range epsilon (Dong, Durfee, Rogers 2020, "Optimal Differential Privacy Composition for
-    Exponential Mechanisms"), hence this zCDP (Cesar, Rogers 2021, "Bounding, Concentrating, and Truncating: Unifying
-    Privacy Loss Composition for Data Analytics").
-    """
-    return epsilon**2 / 8

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from opendp import domains, measurements, measures, metrics
 from opendp.mod import enable_features
 
-LEAST, MOST = 2.0**-10, 2.0**40
-"""Scales for which errors below are bounded and sums fit."""
+from apps.compute.mechanism import LEAST, MOST
+
 BLOCK = 2**16
 """Candidates at a time."""
 STEP_BITS, ACCEPT_BITS = 23, 40

@@ -15,6 +15,7 @@ import torch
 from apps.budgets.accountant import ARGMAX, GAUSSIAN
 from apps.compute import kernel
 from apps.compute.labels import AGG
+from apps.compute.mechanism import mechanism
 from apps.compute.messages import Draw, Weigh, Weighed
 from apps.compute.programs import Program
 from apps.compute.readers import bases
@@ -75,7 +76,7 @@ def draw(program: Program, reader: TorchReader, question: Draw) -> torch.Tensor:
     if counts is not None:
         base = _alike(found, counts)
         rows, codes, keep = bases.rows(program, reader, base)
-        how = kernel.mechanism(clip=question.clips[0], sigma=question.clips[0], size=base.size, entities=base.entities)
+        how = mechanism(clip=question.clips[0], sigma=question.clips[0], size=base.size, entities=base.entities)
         scores = kernel.integer_sum(kernel.quantised(rows, codes, keep, how))
         return torch.tensor(kernel.noisy_argmax(scores, how.bound, question.epsilon)).reshape(fact.shape)
     noisy = {base.ref: _noisy(program, reader, base, question.unit) for base in found}
@@ -119,7 +120,7 @@ def _noisy(program: Program, reader: TorchReader, base: Base, unit: float) -> to
     """A base with noise, in the value's own units and shape, float64."""
     rows, codes, keep = bases.rows(program, reader, base)
     clip = base.norm * base.most
-    how = kernel.mechanism(clip=clip, sigma=clip * unit, size=base.size, entities=base.entities)
+    how = mechanism(clip=clip, sigma=clip * unit, size=base.size, entities=base.entities)
     total = kernel.release(rows, codes, keep, how) * np.asarray(base.scale)
     if base.centred:
         total += base.rows * np.asarray(base.centre)

@@ -163,7 +163,7 @@ async def _draw(worker: Worker, question: Draw, charged: Release, path: Path) ->
         # Whatever it was may depend on values.
         await in_database(spending.give_up, charged)
         raise InternalError(spending.FAILED) from None
-    data = reply.data if reply.data is not None else await in_database(path.read_bytes)
+    data = reply.data if reply.data is not None else await asyncio.to_thread(path.read_bytes)
     header = reply.header
     with suppress(ConflictError):
         await in_database(ledger.answered, charged, number, data=data, dtype=header.dtype, shape=header.shape)

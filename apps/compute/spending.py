@@ -19,6 +19,7 @@ from apps.budgets.accountant import ARGMAX
 from apps.budgets.models import Release
 from apps.budgets.pricing import Held, Price, Question
 from apps.budgets.states import State
+from apps.compute.mechanism import mechanism
 from apps.compute.messages import Weighed
 from apps.core.clock import now as moment
 from apps.datasets.models import Dataset
@@ -105,10 +106,17 @@ def quote(user: User, weighed: Weighed, wanted: Wanted, *, now: datetime | None 
     )
     held = [_held(dataset, grant) for dataset, found in grants.items() for grant in found]
     price = pricing.price(user, question, epsilon=wanted.epsilon, unit=unit, grants=held, now=now)
+    _check_drawable(weighed, price.unit)
     if choice:
         return Quote(question, price, 0.0, spread / price.epsilon, weighed.of_reach / price.epsilon)
     sigma = price.unit * spread
     return Quote(question, price, sigma, Z_95 * sigma, Z_95 * price.unit * weighed.of_reach)
+
+
+def _check_drawable(weighed: Weighed, unit: float) -> None:
+    """Raise InvalidInputError where the kernel would refuse these public values: before anything is charged."""
+    for clip, size, entities in zip(weighed.clips, weighed.sizes, weighed.entities, strict=True):
+        mechanism(clip=clip, sigma=clip * (unit or 1.0), size=size, entities=entities)
 
 
 def estimate(token: int, weighed: Weighed, wanted: Wanted) -> dict[str, float]:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from apps.compute import kernel
+from apps.compute.mechanism import mechanism
 from apps.compute.messages import Draw, Failed, Value, Weigh, Weighed
 from apps.compute.readers import bases
 from apps.datasets.assets import AssetSpec
@@ -55,7 +56,7 @@ def contributions(folder: Path, row: list[float], attack: Attack, *, families: b
     found = []
     for base in bases.form(program, reader, bases.bases(program, value)):
         clip = base.norm * base.most
-        how = kernel.mechanism(clip=clip, sigma=clip * UNIT, size=base.size, entities=base.entities)
+        how = mechanism(clip=clip, sigma=clip * UNIT, size=base.size, entities=base.entities)
         found.append((how.bound, kernel.quantised(*bases.rows(program, reader, base), how)))
     return found
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from apps.compute import kernel, noise
+from apps.compute.mechanism import mechanism
 from tests.bench import answers, ledger
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +74,7 @@ def _released(entities: int, coded: bool) -> bool:
 def main(entities: int, coded: bool) -> None:
     """Release once, of one number for each entity; print the seconds, and the most memory there was."""
     chance = np.random.default_rng(2)
-    how = kernel.mechanism(clip=1.0, sigma=4.22, size=1, entities=entities)
+    how = mechanism(clip=1.0, sigma=4.22, size=1, entities=entities)
     rows = chance.uniform(-1, 1, size=(entities, 1))
     codes = chance.integers(0, entities, size=entities) if coded else None
     keep = chance.random(entities) < 0.5 if coded else None

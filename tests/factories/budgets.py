@@ -44,7 +44,7 @@ def priced(user: User, asked: Question, *grants: Held, now: datetime = NOW, **ho
 def charged(user: User, asked: Question, price: Price, key: str, now: datetime = NOW) -> Release:
     """Charge in a transaction of its own."""
     with transaction.atomic():
-        return ledger.charge(user, asked, price, key=key, now=now)
+        return ledger.charge(user, asked, price, key=key.replace(" ", "-"), now=now)
 
 
 def ask(

@@ -27,6 +27,11 @@ def _kernel(name: str, original: str, replacement: str, *tests: str) -> Mutant:
     return Mutant(name, KERNEL, original, replacement, tuple(f"{SUMS}::test_{test}" for test in tests), alone=True)
 
 
+def _mechanism(name: str, original: str, replacement: str, *tests: str) -> Mutant:
+    found = tuple(f"{SUMS}::test_{test}" for test in tests)
+    return Mutant(name, "apps/compute/mechanism.py", original, replacement, found, alone=True)
+
+
 def _noise(name: str, original: str, replacement: str, *tests: str) -> Mutant:
     return Mutant(name, NOISE, original, replacement, tuple(f"{DRAWS}::test_{test}" for test in tests), alone=True)
 
@@ -48,7 +53,7 @@ _LIMBS = "made[some] = np.where(high > 2**_LIMB, 2**63 - 1, (high << _LIMB) + (l
 _POOL = '__import__("io").BytesIO(os.urandom(2**24))'
 
 RELEASES = [
-    _kernel(
+    _mechanism(
         "half of sigma",
         "return math.ldexp(self.sigma, -self.grid)",
         "return math.ldexp(self.sigma / 2, -self.grid)",
@@ -146,16 +151,16 @@ RELEASES = [
     _kernel(
         "squares that overflow", "np.clip(v, -far, far) * 2.0", "v * 2.0", "a_huge_contribution_is_clipped_and_not_lost"
     ),
-    _kernel(
+    _mechanism(
         "a finer grid than fits", "FINENESS = 31", "FINENESS = 32", "a_mechanism_keeps_its_promises_or_there_is_none"
     ),
-    _kernel(
+    _mechanism(
         "sums that may wrap",
         "SUM_BITS = 62",
         "SUM_BITS = 64",
         "public_values_without_a_sound_mechanism_are_refused",
     ),
-    _kernel(
+    _mechanism(
         "quantisation as large as noise",
         "SHARE = 1 / 16",
         "SHARE = 16",
@@ -165,7 +170,7 @@ RELEASES = [
         "half of the noise for the largest",
         "2 * sensitivity / epsilon",
         "sensitivity / epsilon",
-        "the_charge_of_the_largest_is_that_of_an_independent_proof",
+        "the_largest_is_charged_no_less_than_an_independent_proof_asks",
     ),
     _noise(
         "pool of noise before a fork",

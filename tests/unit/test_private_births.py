@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from apps.budgets.accountant import sigma_of
 from apps.compute import kernel
+from apps.compute.mechanism import mechanism
 from demo import births
 from gridclient.questions import _Moments
 from gridclient.trees import Tree
@@ -37,7 +38,7 @@ def draw(monkeypatch: pytest.MonkeyPatch) -> Callable[[NDArray[np.float64], floa
     monkeypatch.setattr(os, "urandom", random.Random(20261128).randbytes)
 
     def drawn(rows: NDArray[np.float64], clip: float) -> torch.Tensor:
-        how = kernel.mechanism(clip=clip, sigma=clip * UNIT, size=rows.shape[1], entities=len(rows))
+        how = mechanism(clip=clip, sigma=clip * UNIT, size=rows.shape[1], entities=len(rows))
         return torch.from_numpy(kernel.release(np.ascontiguousarray(rows), None, None, how))
 
     return drawn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,15 +14,22 @@ import torch
 
 from apps.accounts.models import AccessToken
 from apps.accounts.token_actions import create_token
+from apps.budgets import pricing
 from apps.budgets.models import Release
 from apps.budgets.states import State
 from apps.compute import private, release
-from apps.compute.messages import Draw, Input, Value, Weigh, Weighed
-from apps.compute.spending import FAILED, Wanted
+from apps.compute.messages import Draw, Input, Limits, Value, Weigh, Weighed
+from apps.compute.spending import FAILED, Wanted, expected
 from apps.compute.workers import Worker
 from apps.permissions.actions import give
 from gridclient.program.graph import Ref
-from gridclient.wire.errors import BudgetExhaustedError, InternalError, InvalidInputError, TooNoisyError
+from gridclient.wire.errors import (
+    BudgetExhaustedError,
+    InternalError,
+    InvalidInputError,
+    LimitExceededError,
+    TooNoisyError,
+)
 from gridclient.wire.messages import TensorHeader
 from tests.factories.people import People
 from tests.factories.programs import Recorded, tensor_asset
@@ -44,6 +52,16 @@ def test_null_records_contribute_nothing_after_every_map(tmp_path: Path) -> None
     x = recorded.bind(tensor_asset(tmp_path, VALUES[:, None], columns=["a"], presence=there.tolist()))
     total = recorded("aten::sum.dim_IntList", recorded("aten::exp", recorded("aten::clamp", x, -1.0, 1.0)), [0])
     assert drawn(recorded, total).item() == pytest.approx(VALUES[there].exp().sum().item(), abs=0.1)
+
+
+def test_rows_that_do_not_fit_into_memory_are_refused_before_they_are_charged(tmp_path: Path) -> None:
+    recorded = Recorded(Limits(memory=2**12))
+    x = recorded.bind(tensor_asset(tmp_path, VALUES[:, None], columns=["a"]))
+    wide = recorded("aten::expand", x, [40, 30])
+    total = recorded("aten::sum.dim_IntList", wide, [0])
+    session = recorded.session
+    with pytest.raises(LimitExceededError, match="memory"):
+        private.weigh(session.program, session.reader, Weigh(1, total))
 
 
 def test_what_was_charged_for_other_clips_is_not_drawn(tmp_path: Path) -> None:
@@ -148,6 +166,32 @@ class TestCharging:
             assert caught.value.message == FAILED
         row = Release.objects.get()
         assert (row.state, row.charges.count(), row.data) == (State.VOID, 1, None)
+
+    def test_an_answer_leaves_at_a_time_that_follows_from_public_metadata(
+        self, weighed: Weighed, caller: release.Caller, tmp_path: Path
+    ) -> None:
+        """However early a worker has drawn, or failed: never before the time that is expected of such a question."""
+        fields = {name: getattr(weighed, name) for name in weighed.__struct_fields__}
+        large = Weighed(**fields | {"numbers": 3_000_000})
+        assert expected(large) >= 0.3
+        for number, fails in enumerate((False, True)):
+            begin = time.monotonic()
+            try:
+                self.take(_other(large, number), caller, tmp_path / "answer", [], fails=fails)
+            except InternalError:
+                assert fails
+            assert time.monotonic() - begin >= expected(large)
+
+    def test_what_the_kernel_would_refuse_is_not_charged(
+        self, weighed: Weighed, caller: release.Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So many people that a grid that fits is too coarse for so little noise."""
+        monkeypatch.setattr(pricing, "_check_population", lambda *_: None)
+        fields = {name: getattr(weighed, name) for name in weighed.__struct_fields__}
+        asked: list[Any] = []
+        with pytest.raises(InvalidInputError, match="smaller epsilon"):
+            self.take(Weighed(**fields | {"entities": [2**34]}), caller, tmp_path / "answer", asked)
+        assert (asked, Release.objects.count()) == ([], 0)
 
     def test_what_says_nothing_or_is_no_epsilon_is_not_charged(
         self, weighed: Weighed, caller: release.Caller, tmp_path: Path

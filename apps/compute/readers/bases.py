@@ -102,12 +102,6 @@ def rows(program: Program, reader: TorchReader, base: Base) -> Rows:
     entity i; and which rows are records, bool [n], or None for all. Private."""
     entry = program.entries[base.ref.node]
     folk = _people(program, reader, base.ref)
-    if base.rows * base.size * 8 > program.limits.memory // 4:
-        raise LimitExceededError(
-            f"{base.rows} rows of {base.size} numbers each are more than fit into memory at a time.",
-            limit=program.limits.memory // 4,
-            **_line(entry),
-        )
     found = _contributions(program, reader, entry, base.rows)
     scale = torch.tensor(base.scale, dtype=torch.float64)
     scaled = torch.where(scale > 0, (found - torch.tensor(base.centre, dtype=torch.float64)) / scale, 0.0)
@@ -283,6 +277,17 @@ def _side(program: Program, bounds: Bounds, ref: Ref, axis: int) -> Interval:
     return found._replace(norm=min(found.norm, float(scaled.norm(dim=1).max())))
 
 
+def _check_fits(program: Program, rows: int, size: int, ref: Ref) -> None:
+    """Here, so that it is refused before it is charged."""
+    limit = program.limits.memory // 4
+    if rows * size * 8 > limit:
+        raise LimitExceededError(
+            f"{rows} rows of {size} numbers each are more than fit into memory at a time.",
+            limit=limit,
+            **_line(program.entries[ref.node]),
+        )
+
+
 def _form(program: Program, reader: TorchReader, bounds: Bounds, ref: Ref) -> Base:
     folk = _people(program, reader, ref)
     pair, norm = _interval(program, bounds, ref)
@@ -296,6 +301,7 @@ def _form(program: Program, reader: TorchReader, bounds: Bounds, ref: Ref) -> Ba
         # The smaller noise: centred rows are shorter, but no longer mostly zeros where they were.
         if around * float(half.norm()) <= norm * float(scale.norm()):
             scale, centre, norm, centred = half, (low + high) / 2, around, True
+    _check_fits(program, folk.rows, len(scale), ref)
     reach = (high - low) / 2 if folk.even else (high.clamp(min=0.0) - low.clamp(max=0.0)) / 2
     return Base(
         ref,

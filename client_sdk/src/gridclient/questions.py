@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from gridclient.trees import Tree
+from gridclient.trees import Z_95, Tree
 from gridclient.wire.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from gridclient.tables import TablePointer
     from gridclient.wire.messages import Column
 
-Z_95 = 1.959963984540054
 MOST_TREE_BYTES = 64 * 2**20
 """A tree's rows are written out one by one on the node: of a long table, its leaves are fewer."""
 
