@@ -57,9 +57,13 @@ async def examined(worker: Worker, ask: int, closed: Closed, file: Path) -> Exam
     return Examination(closed, last, reply.failed, reply.crowds, file)
 
 
-def newest() -> int:
-    """Number of the newest disclosure with people behind it; 0: there is none."""
-    return Disclosure.objects.exclude(crowds="").aggregate(last=Max("id"))["last"] or 0
+def newest(closed: Closed) -> int:
+    """Number of the newest disclosure about the same domain with people behind it; 0: there is none."""
+    return _of_the_same(closed).aggregate(last=Max("id"))["last"] or 0
+
+
+def _of_the_same(closed: Closed) -> QuerySet[Disclosure]:
+    return Disclosure.objects.filter(beside(UUID(closed.dataset))).exclude(crowds="")
 
 
 def behind(proposal: Proposal) -> list[Closed]:
@@ -133,13 +137,8 @@ def in_words(closed: Closed) -> str:
 def _beside(closed: Closed) -> tuple[int, str, list[str]]:
     """The newest disclosure, the digest of the version's values, and the files of the people behind all disclosures
     of the domain."""
-    last = newest()
-    known = (
-        Disclosure.objects.exclude(crowds="")
-        .filter(beside(UUID(closed.dataset)), id__lte=last)
-        .order_by("crowds")
-        .values_list("crowds", flat=True)
-    )
+    last = newest(closed)
+    known = _of_the_same(closed).filter(id__lte=last).order_by("crowds").values_list("crowds", flat=True)
     data = DatasetVersion.objects.values_list("sha256", flat=True).get(
         dataset=UUID(closed.dataset), number=closed.version
     )

@@ -11,8 +11,7 @@ Each returns a `Released`, which nothing else can make and without which the wir
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,10 +26,8 @@ from apps.accounts.queries import user_of_live_token
 from apps.audit.actions import lock_log, record
 from apps.audit.models import AuditEvent
 from apps.audit.verbs import Verb
-from apps.budgets import ledger
-from apps.budgets.models import Release
 from apps.budgets.states import State as Stage
-from apps.compute import disclosures, spending
+from apps.compute import disclosures, drawing, spending
 from apps.compute.disclosures import Examination
 from apps.compute.messages import Closed as Told
 from apps.compute.messages import Draw, Evaluate, Proposal, State, Value, Weighed
@@ -49,7 +46,6 @@ from gridclient.wire.errors import (
     AuthenticationError,
     ConflictError,
     GetNotPermittedError,
-    GridError,
     InternalError,
     InvalidInputError,
 )
@@ -57,8 +53,8 @@ from gridclient.wire.messages import INLINE_LIMIT, TensorHeader
 
 _KEY = object()
 MOST_KNOWN = 100_000
-MOST_LOOKS, LOOK_AGAIN = 20, 0.25
-"""How often, and after how many seconds, an answer is looked for that another attempt draws."""
+MOST_TRIES = 50
+"""How often an exact aggregate is examined anew because another answer was released meanwhile."""
 _known: set[str] = set()
 """Questions whose answer is kept for certain. Of another one it is not known: it is computed, and kept if it is new."""
 
@@ -114,7 +110,7 @@ async def pointer(worker: Worker, value: Ref | State, proposal: Proposal, *, cal
         return Released(came_along or await _evaluate(worker, value, proposal, path), "public", key=_KEY)
     # An exact aggregate is computed and examined before it is decided about, so that the decision, its record and the
     # kept answer are one commit. Nothing leaves when the decision is no, and the caller may compute it anyway.
-    while True:
+    for _ in range(MOST_TRIES):
         ready = found = None
         if await _unknown(caller, proposal):
             ready = came_along or await _evaluate(worker, value, proposal, path)
@@ -124,6 +120,8 @@ async def pointer(worker: Worker, value: Ref | State, proposal: Proposal, *, cal
             break
         except _Overtaken:
             _known.discard(_question(proposal))
+    else:
+        raise ConflictError("Other answers about these people left meanwhile, again and again: ask once more.")
     if route == "aggregate":
         # Only now: what a transaction that failed has not kept must be computed again.
         if len(_known) >= MOST_KNOWN:
@@ -145,54 +143,12 @@ async def private(
     if bill.release.state == Stage.CHARGED:
         question = Draw(0, value, bill.unit, weighed.clips, str(path), bill.receipt["epsilon"])
         try:
-            await _draw(worker, question, bill.release, path)
+            await drawing.draw(worker, question, bill.release)
         finally:
-            await _not_before(begun, spending.expected(weighed))
-    answer = await _taken(bill.release, path)
+            await drawing.not_before(begun, spending.expected(weighed))
+    kept = await drawing.taken(bill.release)
+    answer = await in_database(_inline_or_file, bytes(kept.data or b""), kept.dtype, kept.shape or [], path)
     return Released(answer, "release", key=_KEY, receipt=bill.receipt)
-
-
-async def _draw(worker: Worker, question: Draw, charged: Release, path: Path) -> None:
-    """Let the worker draw, and keep what it drew, unless another attempt was faster."""
-    number = await in_database(ledger.attempt, charged)
-    try:
-        reply = await worker.ask(question)
-        if not isinstance(reply, Value):
-            raise InternalError(spending.FAILED)
-    except GridError:
-        # Whatever it was may depend on values.
-        await in_database(spending.give_up, charged)
-        raise InternalError(spending.FAILED) from None
-    data = reply.data if reply.data is not None else await asyncio.to_thread(path.read_bytes)
-    header = reply.header
-    with suppress(ConflictError):
-        await in_database(ledger.answered, charged, number, data=data, dtype=header.dtype, shape=header.shape)
-
-
-async def _taken(charged: Release, path: Path) -> Answered:
-    """The answer that the ledger keeps. Where the same question was asked again meanwhile, the later attempt's counts:
-    it is waited for. Raises ConflictError where that takes too long."""
-    for _ in range(MOST_LOOKS):
-        with suppress(ConflictError):
-            return await in_database(_kept_draw, charged, path)
-        await asyncio.sleep(LOOK_AGAIN)
-    return await in_database(_kept_draw, charged, path)
-
-
-async def _not_before(begun: float, seconds: float) -> None:
-    """Wait until `seconds` after `begun`, or twice as long, or four times ... : how long it took is not to be seen."""
-    passed = asyncio.get_running_loop().time() - begun
-    while seconds < passed:
-        seconds *= 2
-    await asyncio.sleep(seconds - passed)
-
-
-def _kept_draw(charged: Release, path: Path) -> Answered:
-    """The answer that the ledger keeps, once its head is safe outside; what is too long for a batch, as a file."""
-    found = ledger.delivered(charged)
-    if found.data is None or found.shape is None:
-        raise InternalError("An answer without its data was stopped.")
-    return _inline_or_file(bytes(found.data), found.dtype, found.shape, path)
 
 
 async def approved(worker: Worker, value: Ref | State, proposal: Proposal, *, user: User, path: Path) -> Answered:
@@ -203,7 +159,8 @@ async def approved(worker: Worker, value: Ref | State, proposal: Proposal, *, us
         for number, closed in enumerate(disclosures.behind(proposal))
     ]
     answer = await _evaluate(worker, value, proposal, path)
-    await in_database(_disclose_approved, user, proposal, found)
+    crowds = await asyncio.to_thread(disclosures.keep, found)
+    await in_database(_disclose_approved, user, proposal, crowds)
     return answer
 
 
@@ -256,7 +213,10 @@ def _to_examine(caller: Caller, proposal: Proposal) -> bool:
 async def _examined(worker: Worker, proposal: Proposal, path: Path) -> Examination:
     if proposal.closed is None:
         raise InternalError("Only an answer of the closed set is examined.")
-    return await disclosures.examined(worker, proposal.ask, proposal.closed, path.with_name(f"{path.name}-crowds"))
+    found = await disclosures.examined(worker, proposal.ask, proposal.closed, path.with_name(f"{path.name}-crowds"))
+    if not found.failed:
+        await asyncio.to_thread(disclosures.keep, [found])
+    return found
 
 
 def _permit(
@@ -269,7 +229,7 @@ def _permit(
     with transaction.atomic():
         lock_log()  # whoever took a right away, and was told so, may rely on it
         user = user_of_live_token(caller.token)
-        if found is not None and disclosures.newest() != found.last:
+        if found is not None and disclosures.newest(found.closed) != found.last:
             raise _Overtaken
         try:
             decision = decide(user, _ask(proposal), checked=found is None or not found.failed, now=now())
@@ -322,9 +282,9 @@ def _disclose_aggregate(user: User, proposal: Proposal, crowds: str) -> None:
 
 
 @transaction.atomic
-def _disclose_approved(user: User, proposal: Proposal, found: list[Examination]) -> None:
+def _disclose_approved(user: User, proposal: Proposal, crowds: Mapping[tuple[str, int], str]) -> None:
     lock_log()  # the numbers of disclosures grow in the order of their commits
-    disclosures.disclose(proposal, "approved", disclosures.keep(found), by=user)
+    disclosures.disclose(proposal, "approved", crowds, by=user)
 
 
 def _target(proposal: Proposal) -> str:
@@ -355,7 +315,6 @@ def _question(proposal: Proposal) -> str:
 
 def _keep(proposal: Proposal, answer: Answered, found: Examination) -> bool:
     """Store the first answer. False where one was there: a second one, computed at the same time, is dropped."""
-    disclosures.keep([found])
     closed = proposal.closed
     if closed is None:
         raise InternalError("Only an answer of the closed set is kept.")

@@ -166,11 +166,13 @@ RELEASES = [
         "SHARE = 16",
         "a_mechanism_keeps_its_promises_or_there_is_none",
     ),
-    _kernel(
+    Mutant(
         "half of the noise for the largest",
+        KERNEL,
         "2 * sensitivity / epsilon",
         "sensitivity / epsilon",
-        "the_largest_is_charged_no_less_than_an_independent_proof_asks",
+        ("tests/unit/test_kernel_largest.py::test_the_largest_is_charged_no_less_than_an_independent_proof_asks",),
+        alone=True,
     ),
     _noise(
         "pool of noise before a fork",

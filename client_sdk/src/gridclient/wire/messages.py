@@ -27,7 +27,8 @@ from gridclient.program.graph import (
 )
 from gridclient.wire.errors import InvalidInputError
 from gridclient.wire.specs import Column as Column  # part of the schema
-from gridclient.wire.specs import PublishSpec
+from gridclient.wire.specs import Command, PublishSpec
+from gridclient.wire.specs import TensorHeader as TensorHeader
 
 PROTOCOL_VERSION = 1
 OUTLIVES = 60.0
@@ -43,21 +44,6 @@ MAX_TENSORS = 4096
 """Parameters and buffers of a module."""
 Key = Annotated[str, msgspec.Meta(max_length=64)]
 """Named by the client: asked again under the same key within 30 days, the same is answered, and nothing done twice."""
-
-
-class Command(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """Base of all commands. On the wire: an array that begins with the kind."""
-
-
-class TensorHeader(Command, frozen=True):
-    """What the bytes are: torch dtype name, shape, number of bytes (little-endian, contiguous)."""
-
-    dtype: str
-    shape: list[int]
-    nbytes: int
-
-
-# --- client to node ---------------------------------------------------------------------------------------------
 
 
 class Hello(Command, tag="hello", frozen=True):

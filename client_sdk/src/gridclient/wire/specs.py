@@ -1,8 +1,26 @@
-"""What an owner says of values that are about to be published. Part of the schema of `gridclient.wire.messages`."""
+"""What commands have in common, and what an owner says of values that are about to be published.
+
+Part of the schema of `gridclient.wire.messages`.
+"""
 
 from __future__ import annotations
 
 import msgspec
+
+
+class Command(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Base of all commands. On the wire: an array that begins with the kind."""
+
+
+class TensorHeader(Command, frozen=True):
+    """What the bytes are: torch dtype name, shape, number of bytes (little-endian, contiguous)."""
+
+    dtype: str
+    shape: list[int]
+    nbytes: int
+
+
+# --- client to node ---------------------------------------------------------------------------------------------
 
 
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
