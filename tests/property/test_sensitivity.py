@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from apps.compute.kernel import integer_sum, mechanism, quantised, squared_norms
+from apps.compute.kernel import integer_sum, quantised, squared_norms
+from apps.compute.mechanism import mechanism
 from apps.compute.readers.bases import Base, bases, form, rows
 from apps.datasets.assets import AssetSpec
 from gridclient.program.graph import Ref
