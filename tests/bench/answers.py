@@ -6,20 +6,14 @@ power of two of a millisecond: what is waited for that is part of it.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import gridclient as grid
 from apps.budgets import accountant
-from tests.bench.slice import PASSWORD, ROOT, repeat
+from tests.bench.slice import PASSWORD, one_node, repeat
 
 QUESTIONS = 60
 TIMES = 3.0
@@ -30,22 +24,8 @@ STEP_MS = 5.0
 
 def run() -> bool:
     """Print the table; whether every target was met."""
-    with tempfile.TemporaryDirectory(prefix="gridsite-bench-") as folder:
-        process = subprocess.Popen(
-            [sys.executable, "manage.py", "rungrid", "--dir", f"{folder}/grid", "--port", "0", "--nodes", "bench",
-             "--ready-file", f"{folder}/ready.json"],
-            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            ready = Path(folder) / "ready.json"
-            while not ready.exists():
-                if process.poll() is not None:
-                    raise SystemExit("The grid did not start.")
-                time.sleep(0.1)
-            return _table(json.loads(ready.read_text())["nodes"]["bench"])
-        finally:
-            process.terminate()
-            process.wait(15)
+    with one_node() as (place, _):
+        return _table(place)
 
 
 def _table(place: dict[str, Any]) -> bool:

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,6 +31,13 @@ NEW_ANSWERS = 200
 
 def run() -> bool:
     """Print the table; whether every target was met."""
+    with one_node() as (place, folder):
+        return table(place, folder)
+
+
+@contextmanager
+def one_node() -> Iterator[tuple[dict[str, Any], Path]]:
+    """A grid of one node, `bench`, in a folder of its own: the node's entry in the ready file, and the folder."""
     with tempfile.TemporaryDirectory(prefix="gridsite-bench-") as folder:
         process = subprocess.Popen(
             [sys.executable, "manage.py", "rungrid", "--dir", f"{folder}/grid", "--port", "0", "--nodes", "bench",
@@ -42,7 +50,7 @@ def run() -> bool:
                 if process.poll() is not None:
                     raise SystemExit("The grid did not start.")
                 time.sleep(0.1)
-            return table(json.loads(ready.read_text())["nodes"]["bench"], Path(folder))
+            yield json.loads(ready.read_text())["nodes"]["bench"], Path(folder)
         finally:
             process.terminate()
             process.wait(15)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
 from django.test import Client, override_settings
 
 from apps.accounts import actions as accounts
@@ -25,6 +25,7 @@ from apps.plans.models import Plan
 from gridclient.program.plan_format import decode_plan
 from gridclient.wire.errors import AuthenticationError
 from tests.factories.network import NOW, acting_as, join_of, member
+from tests.factories.pages import page, said, signed_in, text
 from tests.factories.people import PASSWORD, People
 from tests.factories.plans import double
 from tests.factories.queue import publish, submit
@@ -37,27 +38,7 @@ GOOD = "nine lives of a cat"
 @pytest.fixture
 def at(people: People) -> Any:
     """`at("owner")`: the console, signed in as the owner."""
-
-    def sign_in(who: str) -> Client:
-        client = Client()
-        client.force_login(getattr(people, who))
-        return client
-
-    return sign_in
-
-
-def page(item: Any) -> str:
-    return f"/admin/{item._meta.app_label}/{item._meta.model_name}/{item.pk}"
-
-
-def text(answer: HttpResponse) -> str:
-    return answer.content.decode()
-
-
-def said(answer: HttpResponse) -> str:
-    """What the next page says at its top."""
-    context: Any = answer
-    return " ".join(str(message) for message in context.context["messages"])
+    return partial(signed_in, people)
 
 
 def last_verb() -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
-from django.test import Client
 
 from apps.accounts import actions as accounts
 from apps.audit.models import AuditEvent
@@ -19,6 +18,7 @@ from apps.datasets.models import Dataset
 from apps.permissions.models import Grant
 from tests.factories.budgets import answer as answer_it
 from tests.factories.budgets import ask, queries_pot
+from tests.factories.pages import page, said, signed_in, text
 from tests.factories.people import People
 from tests.factories.queue import publish
 
@@ -33,27 +33,7 @@ def births(people: People) -> Dataset:
 @pytest.fixture
 def at(people: People) -> Any:
     """`at("owner")`: the console, signed in as the owner."""
-
-    def sign_in(who: str) -> Client:
-        client = Client()
-        client.force_login(getattr(people, who))
-        return client
-
-    return sign_in
-
-
-def page(item: Any) -> str:
-    return f"/admin/{item._meta.app_label}/{item._meta.model_name}/{item.pk}"
-
-
-def text(answer: HttpResponse) -> str:
-    return answer.content.decode()
-
-
-def said(answer: HttpResponse) -> str:
-    """What the next page says at its top."""
-    context: Any = answer
-    return " ".join(str(message) for message in context.context["messages"])
+    return partial(signed_in, people)
 
 
 def default() -> Domain:
