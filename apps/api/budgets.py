@@ -13,9 +13,9 @@ from apps.api import inputs, outputs
 from apps.api.paging import each, page
 from apps.api.views import View, caller, find
 from apps.budgets.actions import open_domain
-from apps.budgets.certificates import certificate
 from apps.budgets.queries import domains_visible_to, releases_visible_to
 from apps.compute import spending
+from apps.compute.certificates import certificate
 from apps.datarequests.budgets import approve_budget, ask_for_budget, deny_budget, withdraw_budget
 from apps.datarequests.queries import budget_requests_visible_to
 from apps.datarequests.transitions import BudgetState

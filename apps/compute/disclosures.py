@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from uuid import UUID
 
@@ -115,9 +117,9 @@ def keep(examinations: Sequence[Examination]) -> dict[tuple[str, int], str]:
     return {(each.closed.dataset, each.closed.version): each.crowds for each in examinations}
 
 
-def disclosures_of(datasets: Iterable[Dataset | UUID]) -> QuerySet[Disclosure]:
-    """Every exact answer about these datasets, newest first: what a certificate of their domain lists."""
-    return Disclosure.objects.filter(dataset__in=[getattr(each, "pk", each) for each in datasets])
+def number_beside(datasets: Iterable[UUID]) -> int:
+    """How many exact answers were given about people of the domains of these datasets: a certificate says so."""
+    return Disclosure.objects.filter(reduce(or_, map(beside, datasets))).count()
 
 
 def disclosures_visible_to(user: User) -> QuerySet[Disclosure]:

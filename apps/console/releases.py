@@ -16,10 +16,10 @@ from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 
 from apps.accounts.models import User
-from apps.budgets.certificates import certificate, own_epsilon
 from apps.budgets.models import Charge, Release
 from apps.budgets.queries import releases_visible_to
 from apps.budgets.states import State
+from apps.compute.certificates import certificate, own_epsilon
 from apps.console.base import GridAdmin, person
 from apps.console.show import Panel, link, when
 from apps.permissions.queries import datasets_visible_to

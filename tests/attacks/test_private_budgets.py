@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 
 from apps.budgets import ledger, pricing
 from apps.budgets.actions import open_domain
-from apps.budgets.certificates import certificate
 from apps.compute import publish as publishing
+from apps.compute.certificates import certificate
 from apps.datasets.assets import Ingested
 from apps.datasets.ingest import ingest
 from apps.datasets.models import Dataset

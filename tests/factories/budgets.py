@@ -27,7 +27,7 @@ def question(
         mechanism="gaussian",
         sizes=(1,) * len(clips),
         clips=clips,
-        details={"grid": -20, **details},
+        details={"entities": [1_000] * len(clips), **details},
     )
 
 

@@ -214,6 +214,8 @@ def test_a_certificate_says_what_is_promised(table: Any, scientist: Node, births
     assert certificate["epsilon"] == pytest.approx(0.5)
     assert certificate["unit"] == "entity"
     assert certificate["mechanism"] == "gaussian"
+    assert len(certificate["grids"]) == 1
+    assert certificate["disclosures_outside_the_ledger"] == 0
     assert certificate["data"] == [{"dataset": births.name, "version": 1}]
     assert certificate["position"] == answer.receipt.position
 

@@ -1,4 +1,5 @@
-"""What a private answer guarantees, for whoever must show it: plain JSON values, from the ledger alone."""
+"""What a private answer guarantees, for whoever must show it: plain JSON values, from the ledger and the
+disclosures beside it."""
 
 from __future__ import annotations
 
@@ -7,11 +8,14 @@ import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
+from uuid import UUID
 
 from apps.accounts.models import User
 from apps.budgets import accountant
 from apps.budgets.accountant import ARGMAX
 from apps.budgets.models import Charge, Release
+from apps.compute import disclosures
+from apps.compute.mechanism import mechanism
 from apps.permissions.queries import datasets_visible_to
 
 UNIT = "entity"
@@ -27,7 +31,8 @@ def certificate(release: Release, *, to: User) -> dict[str, Any]:
 
     `epsilon` is that of this answer by itself, at the smallest `delta` of its pots; `charges` say what it took of each
     pot, as Renyi divergence at the pot's `order` in units of 2^-40. `clips` and `sigmas`: of each sum over people, in
-    units of the declared half-range.
+    units of the declared half-range; `grids`: its numbers are multiples of so many powers of two of that. Of exact
+    answers about the same people, which have no epsilon, `disclosures_outside_the_ledger` says how many there are.
     """
     question = json.loads(release.question)
     charges = list(Charge.objects.filter(release=release).select_related("pot__domain"))
@@ -45,6 +50,7 @@ def certificate(release: Release, *, to: User) -> dict[str, Any]:
         "sizes": question["sizes"],
         "clips": question["clips"],
         "sigmas": question["sigmas"],
+        "grids": _grids(question),
         "details": question["details"],
         "program": release.program,
         "data": _named(question["versions"], to, mine=release.user_id == to.pk),
@@ -53,6 +59,9 @@ def certificate(release: Release, *, to: User) -> dict[str, Any]:
         "hash": release.hash,
         "previous": release.previous,
         "audit_event": release.event,
+        "disclosures_outside_the_ledger": disclosures.number_beside(
+            [UUID(dataset) for dataset, _ in question["versions"]]
+        ),
         "code_version": version("gridclient"),
     }
 
@@ -63,6 +72,12 @@ def own_epsilon(question: dict[str, Any], delta: float) -> float:
         return float(question["epsilon"])
     ratio = accountant.ratio(question["clips"], question["sigmas"])
     return accountant.epsilon_of_sigma(1 / math.sqrt(ratio), delta)
+
+
+def _grids(question: dict[str, Any]) -> list[int]:
+    """The exponents of two of which the integers of each sum are multiples; a choice has none."""
+    parts = zip(question["clips"], question["sigmas"], question["sizes"], question["details"]["entities"], strict=False)
+    return [mechanism(clip=clip, sigma=sigma, size=size, entities=n).grid for clip, sigma, size, n in parts]
 
 
 def _charged(charge: Charge) -> dict[str, Any]:
