@@ -139,7 +139,8 @@ def own_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setattr(Argon2PasswordHasher, "parallelism", 1)
     cache.clear()
     if (torch := sys.modules.get("torch")) is not None:
-        torch.set_grad_enabled(True)  # a worker's session that ran in this process has switched it off
+        torch.set_grad_enabled(True)  # a worker's session that ran in this process has switched it off,
+        torch.set_flush_denormal(False)  # and this on
         torch.set_num_threads(1)  # as a worker: with another number sums are added in another order
     with override_settings(GRID_KEYS_DIR=tmp_path / "keys", GRID_STORAGE_DIR=tmp_path / "storage"):
         yield

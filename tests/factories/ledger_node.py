@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = ("in the transaction", "committed", "charged", "attempted", "answered", "head", "delivered")
+STEPS = ("transaction", "committed", "charged", "attempted", "answered", "head", "delivered")
 """Where a process can be killed, in the order of one answer."""
 
 
@@ -133,7 +133,7 @@ def _die(step: str, key: str) -> dict[str, Any]:
     asked = question(_dataset())
     with transaction.atomic():
         release = ledger.charge(_user(), asked, priced(_user(), asked, held(_dataset(), 2.0)), key=key)
-        reached("in the transaction")
+        reached("transaction")
     reached("charged")
     number = ledger.attempt(release)
     reached("attempted")

@@ -44,7 +44,7 @@ def line(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def test_killed_at_any_step_nothing_is_answered_that_was_not_charged_and_nothing_is_drawn_twice(node: Node) -> None:
     kept: dict[str, list[str] | None] = {
-        "in the transaction": None,
+        "transaction": None,
         "committed": ["charged", ""],
         "charged": ["charged", ""],
         "attempted": ["charged", ""],
