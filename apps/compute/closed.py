@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations_with_replacement, product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +23,8 @@ from gridclient.wire.messages import Column
 
 BLOCK = 2**22
 """Numbers of whole rows that are hashed at a time."""
+KEPT_ROWS = 2**18
+"""Up to so many, who they are is kept for the next answer."""
 
 Mask = NDArray[np.bool_]
 Codes = NDArray[np.int64]
@@ -34,6 +35,13 @@ class People(NamedTuple):
 
     codes: Codes
     identifiers: NDArray[np.uint8] | None
+
+
+class Rows(NamedTuple):
+    """What answers from one version have in common. `hashes`: one of each row, of all that the version has of it."""
+
+    people: People
+    hashes: crowds.Hashes
 
 
 def numbers(spec: AssetSpec, answer: Closed) -> torch.Tensor:
@@ -47,17 +55,36 @@ def numbers(spec: AssetSpec, answer: Closed) -> torch.Tensor:
     return torch.from_numpy(made.astype(np.int64 if counts else np.float64))
 
 
-def examine(spec: AssetSpec, question: Examine) -> tuple[list[str], bytes]:
-    """The names of the checks that an answer fails, sorted, and its crowds, encoded. Every check is computed."""
-    table = _Table(spec, question.closed)
-    found = set(checks.failed(_cells_of(question.closed, table), question.least))
-    behind = _crowds_of(question.closed, table, question.data)
-    beside = [
-        crowds.compatible(behind, crowds.decode(Path(known).read_bytes()), question.least.k) for known in question.known
-    ]
-    if not all(beside):
-        found.add(checks.OVERLAP)
-    return sorted(found), crowds.encode(behind)
+class Examiner:
+    """Examines answers. What many have in common is kept in between: the rows of a version, and who was behind what."""
+
+    def __init__(self) -> None:
+        self._earlier = crowds.Earlier()
+        self._rows: tuple[AssetSpec, Rows] | None = None
+
+    def examine(self, spec: AssetSpec, question: Examine) -> tuple[list[str], str, bytes]:
+        """The names of the checks that an answer fails, sorted; the name of its crowds, and these, encoded.
+
+        Every check is computed.
+        """
+        rows = self._rows_of(spec)
+        table = _Table(spec, question.closed)
+        found = set(checks.failed(_cells_of(question.closed, table, rows.people), question.least))
+        behind = _crowds_of(question.closed, table, rows, question.data)
+        ours = crowds.read(behind)
+        beside = [crowds.compatible(ours, self._earlier.read(known), question.least.k) for known in question.known]
+        if not all(beside):
+            found.add(checks.OVERLAP)
+        encoded = crowds.encode(behind)
+        return sorted(found), crowds.name(behind, encoded), encoded
+
+    def _rows_of(self, spec: AssetSpec) -> Rows:
+        """Kept of the version that was asked about last, if it isn't large."""
+        if self._rows is not None and self._rows[0] == spec:
+            return self._rows[1]
+        rows = Rows(_people(spec), _whole_rows(spec))
+        self._rows = (spec, rows) if spec.shape[0] <= KEPT_ROWS else None
+        return rows
 
 
 def _whole_rows(spec: AssetSpec) -> crowds.Hashes:
@@ -78,7 +105,6 @@ class _Table:
         n = spec.shape[0]
         self.spec = spec
         self.records: Mask = mapped.presence(spec).numpy() if spec.presence else np.ones(n, dtype=bool)
-        self.people = _people(spec)
         self.left = _columns(spec, answer.columns)
         self.right = _columns(spec, answer.others)
         self.bins = _bins(self.left[:, 0], _declared(spec, answer.columns[0])) if answer.kind == HISTOGRAM else None
@@ -121,32 +147,32 @@ def _numbers(answer: Closed, left: Floats, right: Floats, bins: tuple[Codes, int
                 return left.T @ right
 
 
-def _cells_of(answer: Closed, table: _Table) -> Iterator[Cell]:
+def _cells_of(answer: Closed, table: _Table, people: People) -> Iterator[Cell]:
     for rows in table.groups():
-        yield from _cells(answer, table, rows)
+        yield from _cells(answer, table, people, rows)
 
 
-def _crowds_of(answer: Closed, table: _Table, data: str) -> Crowds:
-    spec, hashes = table.spec, _whole_rows(table.spec)
+def _crowds_of(answer: Closed, table: _Table, known: Rows, data: str) -> Crowds:
+    spec, (people, hashes) = table.spec, known
     by_column = {name: crowds.row_hashes(column[:, None]) for name, column in table.named(answer).items()}
 
     def crowd(rows: Mask) -> Crowd:
-        codes = table.people.codes[rows]
+        codes = people.codes[rows]
         prints: dict[str, Numbers] = {crowds.WHOLE_ROW: crowds.printed(hashes[rows])}
         for name, column in by_column.items():
             if crowds.telling(column[rows]):
                 prints[name] = crowds.printed(column[rows])
-        return Crowd(crowds.people(codes, table.people.identifiers), prints)
+        return Crowd(crowds.people(codes, people.identifiers), prints)
 
-    namespace = spec.sequence if table.people.identifiers is None else crowds.DECLARED
+    namespace = spec.sequence if people.identifiers is None else crowds.DECLARED
     found = [crowd(part) for rows in table.groups() for part in _parts(answer, table, rows)]
     if answer.kind == COUNT and not answer.by and spec.rows_public and not spec.presence:
         found = []  # what everybody sees from the shape tells of nobody
     return Crowds(spec.dataset, spec.version, data, namespace, spec.max_rows_per_entity, found)
 
 
-def _cells(answer: Closed, table: _Table, rows: Mask) -> Iterator[Cell]:
-    codes = table.people.codes[rows]
+def _cells(answer: Closed, table: _Table, people: People, rows: Mask) -> Iterator[Cell]:
+    codes = people.codes[rows]
     _, entity = np.unique(codes, return_inverse=True)
     count = int(entity.max()) + 1 if len(entity) else 0
 

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections import OrderedDict
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -28,8 +30,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from apps.compute.messages import PEOPLE
+
 DECLARED = "declared"
 WHOLE_ROW = ""
+MOST_KEPT = 2**26
+"""Bytes of files."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 SHARED = 4
 """Rows that agree in less than a quarter are those of other people; a few numbers are equal by chance."""
@@ -87,6 +93,33 @@ class Crowds(msgspec.Struct, frozen=True, array_like=True):
     cells: list[Crowd]
 
 
+class Read(NamedTuple):
+    """Crowds in memory: of each cell, the people and the prints."""
+
+    crowds: Crowds
+    cells: list[tuple[Loaded, list[Loaded]]]
+
+
+class Earlier:
+    """The crowds behind earlier answers, by file. Files never change: those used last are kept, up to `MOST_KEPT`."""
+
+    def __init__(self) -> None:
+        self._read: OrderedDict[str, tuple[Read, int]] = OrderedDict()
+        self._nbytes = 0
+
+    def read(self, path: str) -> Read:
+        """What is in a file."""
+        if path not in self._read:
+            data = Path(path).read_bytes()
+            self._read[path] = read(decode(data)), len(data)
+            self._nbytes += len(data)
+        self._read.move_to_end(path)
+        found, _ = self._read[path]
+        while self._nbytes > MOST_KEPT:
+            self._nbytes -= self._read.popitem(last=False)[1][1]
+        return found
+
+
 def encode(crowds: Crowds) -> bytes:
     """As it is kept in a file."""
     return msgspec.msgpack.encode(crowds)
@@ -97,24 +130,37 @@ def decode(data: bytes) -> Crowds:
     return msgspec.msgpack.decode(data, type=Crowds)
 
 
-def compatible(new: Crowds, known: Crowds, k: int) -> bool:
-    """Whether an answer may be known beside another one: see the rules above. Every pair of cells is compared."""
-    same_data = new.data == known.data
-    told = new.namespace == known.namespace or (same_data and DECLARED not in (new.namespace, known.namespace))
-    rows = k * max(new.most, known.most)
-    known_people = told or DECLARED in (new.namespace, known.namespace)
-    fine = known_people or new.dataset != known.dataset or not (new.cells and known.cells)
-    for ours, theirs in product(_loaded(new), _loaded(known)):
+def name(crowds: Crowds, encoded: bytes) -> str:
+    """Of its file, see `messages.Examined`."""
+    people = hashlib.sha256(b"".join(sorted({cell.people.digest for cell in crowds.cells}))).hexdigest()
+    return people[:PEOPLE] + hashlib.sha256(encoded).hexdigest()[PEOPLE:]
+
+
+def read(crowds: Crowds) -> Read:
+    """To compare it with others."""
+    return Read(
+        crowds, [(cell.people.loaded(), [each.loaded() for each in cell.prints.values()]) for cell in crowds.cells]
+    )
+
+
+def compatible(new: Read, known: Read, k: int) -> bool:
+    """Whether an answer may be known beside another one: see the rules above. Every pair of cells is compared.
+
+    Of answers from the same version, nothing but the people is compared.
+    """
+    one, other = new.crowds, known.crowds
+    same_data = one.data == other.data
+    told = one.namespace == other.namespace or (same_data and DECLARED not in (one.namespace, other.namespace))
+    rows = k * max(one.most, other.most)
+    known_people = told or DECLARED in (one.namespace, other.namespace)
+    fine = known_people or one.dataset != other.dataset or not (new.cells and known.cells)
+    for ours, theirs in product(new.cells, known.cells):
         if told:
             fine &= not ours[0].near(theirs[0], k)
         if not same_data:
             # Each with each: a column may have another name there.
-            fine &= not sum(mine.near(other, rows, shared=SHARED) for mine, other in product(ours[1], theirs[1]))
+            fine &= not sum(mine.near(far, rows, shared=SHARED) for mine, far in product(ours[1], theirs[1]))
     return fine
-
-
-def _loaded(crowds: Crowds) -> list[tuple[Loaded, list[Loaded]]]:
-    return [(cell.people.loaded(), [each.loaded() for each in cell.prints.values()]) for cell in crowds.cells]
 
 
 def people(codes: NDArray[np.int64], identifiers: NDArray[np.uint8] | None) -> Numbers:

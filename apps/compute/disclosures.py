@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Max, QuerySet
+from django.db.models import Max, Min, Q, QuerySet
+from django.db.models.functions import Left
 
 from apps.accounts.models import User
 from apps.budgets.queries import beside
-from apps.compute.messages import Closed, Examine, Examined, Proposal, Thresholds
+from apps.compute.messages import PEOPLE, Closed, Examine, Examined, Proposal, Thresholds
 from apps.compute.models import Disclosure
 from apps.compute.workers import Worker
 from apps.core.canonical import digest
-from apps.core.database import in_database
 from apps.core.prepared import insert_if_new
 from apps.datasets.folders import sync_folder
 from apps.datasets.models import Dataset, DatasetVersion
@@ -50,13 +51,35 @@ def least() -> Thresholds:
     )
 
 
-async def examined(worker: Worker, ask: int, closed: Closed, file: Path) -> Examination:
-    """Let the worker check an answer against all earlier ones; who is behind it is written to `file`."""
-    last, data, known = await in_database(_beside, closed)
-    reply = await worker.ask(Examine(ask, closed, least(), data, known, str(file)))
+class Earlier(NamedTuple):
+    """What an answer is compared with. `data`: the digest of its version's values; `known`: files of crowds."""
+
+    last: int
+    data: str
+    known: list[str]
+
+
+def earlier(closed: Closed) -> Earlier:
+    """All disclosures of the domain. Of those of the same version, one for all that have the same people behind them:
+    nothing but the people is compared there (`crowds.compatible`)."""
+    last = newest(closed)
+    behind = _of_the_same(closed).filter(id__lte=last).order_by()
+    same = Q(dataset=UUID(closed.dataset), version=closed.version)
+    people = Left("crowds", PEOPLE)
+    alike = behind.filter(same).values(people=people).annotate(one=Min("crowds")).values_list("one", flat=True)
+    others = behind.exclude(same).values_list("crowds", flat=True).distinct()
+    data = DatasetVersion.objects.values_list("sha256", flat=True).get(
+        dataset=UUID(closed.dataset), number=closed.version
+    )
+    return Earlier(last, data, [str(_folder() / crowds) for crowds in sorted({*alike, *others})])
+
+
+async def examined(worker: Worker, ask: int, closed: Closed, known: Earlier, file: Path) -> Examination:
+    """Let the worker check an answer against earlier ones; who is behind it is written to `file`."""
+    reply = await worker.ask(Examine(ask, closed, least(), known.data, known.known, str(file)))
     if not isinstance(reply, Examined):
         raise InternalError("The checks of this answer could not be computed.")
-    return Examination(closed, last, reply.failed, reply.crowds, file)
+    return Examination(closed, known.last, reply.failed, reply.crowds, file)
 
 
 def newest(closed: Closed) -> int:
@@ -134,17 +157,6 @@ def in_words(closed: Closed) -> str:
     """The question that an answer of the closed set answers."""
     others = f" with {', '.join(closed.others)}" if closed.others else ""
     return f"{closed.kind} of {', '.join(closed.columns) or 'rows'}{others}{f' by {closed.by}' if closed.by else ''}"
-
-
-def _beside(closed: Closed) -> tuple[int, str, list[str]]:
-    """The newest disclosure, the digest of the version's values, and the files of the people behind all disclosures
-    of the domain."""
-    last = newest(closed)
-    known = _of_the_same(closed).filter(id__lte=last).order_by("crowds").values_list("crowds", flat=True)
-    data = DatasetVersion.objects.values_list("sha256", flat=True).get(
-        dataset=UUID(closed.dataset), number=closed.version
-    )
-    return last, data, [str(_folder() / crowds) for crowds in known.distinct()]
 
 
 def _folder() -> Path:

@@ -261,8 +261,13 @@ class Value(Message, tag="value", frozen=True):
     kind: str
 
 
+PEOPLE = 32
+"""128 bits, as many as are left for the rest."""
+
+
 class Examined(Message, tag="examined", frozen=True):
-    """`failed`: the names of the checks that failed. `crowds`: sha256 of what was written."""
+    """`failed`: the names of the checks that failed. `crowds`: the name of what was written, by what is in it; its
+    first `PEOPLE` digits tell the sets of people alone."""
 
     ask: int
     failed: list[str]

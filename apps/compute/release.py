@@ -28,7 +28,7 @@ from apps.audit.models import AuditEvent
 from apps.audit.verbs import Verb
 from apps.budgets.states import State as Stage
 from apps.compute import disclosures, drawing, spending
-from apps.compute.disclosures import Examination
+from apps.compute.disclosures import Earlier, Examination
 from apps.compute.messages import Closed as Told
 from apps.compute.messages import Draw, Evaluate, Proposal, State, Value, Weighed
 from apps.compute.models import StoredAnswer
@@ -112,9 +112,10 @@ async def pointer(worker: Worker, value: Ref | State, proposal: Proposal, *, cal
     # kept answer are one commit. Nothing leaves when the decision is no, and the caller may compute it anyway.
     for _ in range(MOST_TRIES):
         ready = found = None
-        if await _unknown(caller, proposal):
+        known = await _unknown(caller, proposal)
+        if known is not None:
             ready = came_along or await _evaluate(worker, value, proposal, path)
-            found = await _examined(worker, proposal, path)
+            found = await _examined(worker, proposal, known, path)
         try:
             route, answer = await in_database(_permit, caller, proposal, ready, path, found)
             break
@@ -154,9 +155,11 @@ async def private(
 async def approved(worker: Worker, value: Ref | State, proposal: Proposal, *, user: User, path: Path) -> Answered:
     """Compute what an owner approved. The one-time grant is checked again, for this program and no other."""
     await in_database(_check_approval, user, proposal)
+    behind = disclosures.behind(proposal)
+    known = await in_database(lambda: [disclosures.earlier(closed) for closed in behind])
     found = [
-        await disclosures.examined(worker, proposal.ask, closed, path.with_name(f"{path.name}-crowds-{number}"))
-        for number, closed in enumerate(disclosures.behind(proposal))
+        await disclosures.examined(worker, proposal.ask, *each, path.with_name(f"{path.name}-crowds-{number}"))
+        for number, each in enumerate(zip(behind, known, strict=True))
     ]
     answer = await _evaluate(worker, value, proposal, path)
     crowds = await asyncio.to_thread(disclosures.keep, found)
@@ -197,23 +200,26 @@ class _Overtaken(Exception):
     """Another answer was released since this one was examined, or it was not examined at all."""
 
 
-async def _unknown(caller: Caller, proposal: Proposal) -> bool:
-    """Whether it is an exact aggregate that must be examined first."""
+async def _unknown(caller: Caller, proposal: Proposal) -> Earlier | None:
+    """What an exact aggregate must be compared with first; None where it needn't be, or isn't one."""
     if proposal.closed is None or _question(proposal) in _known:
-        return False
-    return await in_database(_to_examine, caller, proposal)
+        return None
+    return await in_database(_to_examine, caller, proposal, proposal.closed)
 
 
-def _to_examine(caller: Caller, proposal: Proposal) -> bool:
+def _to_examine(caller: Caller, proposal: Proposal, closed: Told) -> Earlier | None:
     """Raises GetNotPermittedError where no check could change that."""
     decision = decide(user_of_live_token(caller.token), _ask(proposal), checked=True, now=now())
-    return decision.route == "aggregate" and not any(row.crowds for row in _kept(_question(proposal)))
+    if decision.route != "aggregate" or any(row.crowds for row in _kept(_question(proposal))):
+        return None
+    return disclosures.earlier(closed)
 
 
-async def _examined(worker: Worker, proposal: Proposal, path: Path) -> Examination:
+async def _examined(worker: Worker, proposal: Proposal, known: Earlier, path: Path) -> Examination:
     if proposal.closed is None:
         raise InternalError("Only an answer of the closed set is examined.")
-    found = await disclosures.examined(worker, proposal.ask, proposal.closed, path.with_name(f"{path.name}-crowds"))
+    file = path.with_name(f"{path.name}-crowds")
+    found = await disclosures.examined(worker, proposal.ask, proposal.closed, known, file)
     if not found.failed:
         await asyncio.to_thread(disclosures.keep, [found])
     return found

@@ -7,8 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from apps.accounts.models import AccessToken, User
@@ -17,7 +18,7 @@ from apps.audit.models import AuditEvent
 from apps.audit.verbs import Verb
 from apps.compute import disclosures, release
 from apps.compute.checks import CHECKS
-from apps.compute.messages import Closed, Examine, Examined, Input, Proposal, Value
+from apps.compute.messages import PEOPLE, Closed, Examine, Examined, Input, Proposal, Value
 from apps.compute.models import Disclosure, StoredAnswer
 from apps.compute.workers import Worker
 from apps.datasets.models import Dataset
@@ -97,6 +98,23 @@ def test_an_answer_is_compared_with_the_people_of_all_earlier_ones(people: Peopl
     assert (first.known, first.least.k, first.data) == ([], 10, bench.dataset.current.sha256)
     (known,) = second.known
     assert Path(known).name == "ab" * 32 and Path(known).read_bytes() == b"who"
+
+
+def test_an_answer_is_compared_once_with_the_same_people_of_its_version_and_with_every_one_of_another(
+    people: People, bench: Bench
+) -> None:
+    """However many columns were asked for, one more takes no longer; a corrected column is found all the same."""
+    one, other = "ab" * (PEOPLE // 2), "cd" * (PEOPLE // 2)
+    with transaction.atomic():
+        for number, behind in enumerate((one, one, one, other)):
+            inputs = [Input(str(bench.dataset.pk), 1, [f"column {number}"])]
+            proposal = msgspec.structs.replace(bench.proposal(None, "agg"), inputs=inputs, program_hash=str(number))
+            crowds = {(str(bench.dataset.pk), 1): behind + f"{number:0{64 - PEOPLE}}"}
+            disclosures.disclose(proposal, "approved", crowds, by=people.scientist)
+    asked = bench.total()
+    assert len(disclosures.earlier(asked).known) == 2
+    Disclosure.objects.update(version=2)
+    assert len(disclosures.earlier(asked).known) == 4
 
 
 def test_an_answer_released_meanwhile_is_compared_too(people: People, bench: Bench) -> None:
