@@ -21,7 +21,7 @@ _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def choose(condition: torch.Tensor, self: Number, other: Number) -> torch.Tensor:
     """torch.where, to the last bit: numbers of `self` where `condition`, else of `other`. Either may be a number."""
-    if condition.is_meta or max(map(_count, (condition, self, other))) <= FEW:
+    if any(map(_is_meta, (condition, self, other))) or max(map(_count, (condition, self, other))) <= FEW:
         return torch.where(condition, self, other)
     condition = condition.to(torch.bool)
     dtype = torch.result_type(self, other)
@@ -41,6 +41,10 @@ def choose(condition: torch.Tensor, self: Number, other: Number) -> torch.Tensor
                               for split, whole in zip(parts, (condition, left, right), strict=True))  # fmt: skip
         part.copy_(_masked(which, here, there))
     return made.view(dtype)
+
+
+def _is_meta(given: Any) -> bool:
+    return isinstance(given, torch.Tensor) and given.is_meta
 
 
 def _count(given: Any) -> int:

@@ -107,10 +107,22 @@ def draw(given: T, source: random.Random, *, hostile: bool = False) -> torch.Ten
     return torch.tensor(numbers, dtype=DTYPES[given.dtype]).reshape(given.shape)
 
 
+_PICKY = frozenset(
+    f"aten::{name}"
+    for name in """silu_backward threshold_backward log_sigmoid_backward _native_batch_norm_legit_functional
+    soft_margin_loss soft_margin_loss_backward mse_loss_backward smooth_l1_loss_backward huber_loss_backward""".split()
+)
+"""Operations that the node refuses for some shapes for which the kernel makes do, such as resizing its output."""
+
+
 def fits(sample: Sample) -> bool:
-    """Whether torch takes these shapes at all."""
+    """Whether the node takes these shapes at all. Kernels say so ten times faster than its shape reader."""
+    empty = any(0 in given.shape for given in sample.operands)  # some kernels divide by an extent
     try:
-        sample.call()
+        if not empty:
+            sample.run([torch.ones(given.shape, dtype=DTYPES[given.dtype]) for given in sample.operands])
+        if empty or sample.op in _PICKY:
+            sample.call()
     except Exception:
         return False
     return True

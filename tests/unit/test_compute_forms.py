@@ -20,7 +20,7 @@ from tests.factories.forms import forms
 from tests.factories.operations import Sample, T, draw, samples
 from tests.factories.programs import Recorded, table_asset, tensor_asset
 
-MOST_CASES = 8
+MOST_CASES = 4
 
 
 def _seen(recorded: Recorded, ref: Ref, folder: Path) -> Any:
