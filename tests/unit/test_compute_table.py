@@ -81,7 +81,7 @@ ANY_OF_EQUALS = {("aten::kthvalue", 1)}
 
 
 def test_a_total_form_takes_as_many_numbers_as_torch_does() -> None:
-    """A quotient of whole numbers was refused from 33 of them on: forms go other ways there, and shapes go with them."""
+    """Quotients of whole numbers were refused from 33 of them on: forms go other ways there."""
     for sample in samples(8, 5):
         if sample.op in MATHEMATICS:
             sample.call()
