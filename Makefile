@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:
 	@echo "make setup   build $(VENV)"
 	@echo "make demo    a grid of five deployments with real data, and a walk through it (ARGS=--once ends after the walk)"
-	@echo "make test    all tests (ARGS=... goes to pytest; DATABASE=postgres: on a real PostgreSQL and Redis, not SQLite)"
+	@echo "make test    all tests (ARGS=... goes to pytest; PROCESSES=2 at once; DATABASE=postgres: on a real PostgreSQL and Redis, not SQLite)"
 	@echo "make check   linters, types, layers, deployment checks, migrations and generated docs in sync"
 	@echo "make docs    write the generated reference pages again"
 	@echo "make tutorial  execute the tutorials again, each on a grid of its own (a minute)"
@@ -39,9 +39,11 @@ browser:
 	else echo "Browser tests need chromium and chromedriver: please install both."; fi
 
 DATABASE ?= sqlite
+PROCESSES ?= 2
 
+# A file's tests stay together: they share what was expensive to start.
 test: setup browser
-	DATABASE=$(DATABASE) $(BIN)/python -m pytest $(ARGS)
+	DATABASE=$(DATABASE) $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 # What a production deployment sets, so that its checks can be run here. The key is as long as a real one and worth nothing.
 PRODUCTION := GRID_ROLE=node GRID_NAME=check GRID_DIR=$(VENV)/check GRID_URL=https://node.example.org GRID_ALLOWED_HOSTS=node.example.org \

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from apps.accounts import names
-from apps.accounts.once import _checked
+from apps.accounts.once import checked_key
 from apps.api import inputs
 from apps.api.network import AskAssertion, Pin, PresentAssertion, Reason
 from apps.core.clock import now
@@ -163,7 +163,7 @@ def _texts(mutator: Mutator) -> list[str]:
 _READERS: list[Callable[[str], Any]] = [
     normal.normal, normal.fold, normal.beginning, lambda text: normal.wanted([text, "#tag"]), names.normal,
     names.problems_of, lambda text: names.federated(text, "0" * 16), checked_reason, visible, messages.checked_url,
-    messages.clean, lambda text: inputs.moment(text, "expires"), _checked,
+    messages.clean, lambda text: inputs.moment(text, "expires"), checked_key,
     lambda text: assertions._challenge_bytes(text, now()),
     lambda text: parked._by_digest.get(parked._digest(names.encodable(text))),
 ]  # fmt: skip
