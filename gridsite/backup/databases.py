@@ -32,6 +32,7 @@ class Snapshot:
     migrations: list[tuple[str, str]]
     versions: set[str]
     answers: set[str]
+    crowds: set[str]
     may_run: set[UUID]
 
 
@@ -51,6 +52,7 @@ def _read(query: Callable[[str], list[Any]]) -> Snapshot:
             for dataset, number in query("SELECT dataset_id, number FROM datasets_datasetversion")
         },
         {f"requests/{UUID(str(key))}/answer" for key, _, _, answered in requests if answered},
+        {f"crowds/{name}" for (name,) in query("SELECT DISTINCT crowds FROM compute_disclosure WHERE crowds <> ''")},
         {
             UUID(str(key))
             for key, state, failures, answered in requests

@@ -29,7 +29,7 @@ from gridsite.backup.databases import Snapshot
 from gridsite.backup.manifest import BackupRefusal
 
 ATTEMPTS = 5
-KEPT = ("datasets", "requests")
+KEPT = ("datasets", "requests", "crowds")
 """Folders of the storage that last; the others belong to sessions that are open."""
 
 
@@ -146,6 +146,9 @@ def _check_complete(found: Snapshot, storage: Path) -> None:
     for answer in found.answers:
         if not (storage / answer).exists():
             raise BackupRefusal(f"The storage lacks an answer that the database names: {answer}.")
+    for crowds in found.crowds:
+        if not (storage / crowds).exists():
+            raise BackupRefusal(f"The storage lacks who is behind an answer that was disclosed: {crowds}.")
 
 
 def key_files(folder: Path) -> dict[str, Path]:
