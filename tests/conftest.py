@@ -54,15 +54,18 @@ settings.load_profile("grid")
 
 SERVED = {"wire", "faults", "browser"}
 """Folders in which every test has a server."""
-COMPUTES = {
-    "test_decoders.py", "test_keras.py", "test_laundering.py", "test_live_compute.py", "test_models.py",
-    "test_models_that_stay.py", "test_observables.py", "test_plans.py", "test_rows.py", "test_tables.py",
-    "test_train.py", "test_training.py",
+ELSEWHERE = {
+    "test_canaries.py", "test_cli.py", "test_container_command.py", "test_decoders.py", "test_flooding.py",
+    "test_hiding.py", "test_keras.py", "test_laundering.py", "test_limits.py", "test_live_compute.py",
+    "test_log_canaries.py", "test_markup.py", "test_models.py", "test_models_that_stay.py", "test_observables.py",
+    "test_only_door.py", "test_open_sessions.py", "test_plans.py", "test_probes.py", "test_rows.py",
+    "test_rungrid.py", "test_silent_nodes.py", "test_tables.py", "test_train.py", "test_training.py",
+    "test_transfers.py",
 }  # fmt: skip
-"""Files whose server computes: which database it has makes no difference to what they ask."""
+"""Files whose server computes, reads, refuses or starts: which database it has makes no difference to what they ask."""
 OWN = {
     "test_processes.py", "test_backup.py", "test_backup_making.py", "test_backup_postgres.py", "test_doctor.py",
-    "test_ledger_faults.py",
+    "test_ledger_faults.py", "test_storm.py",
 }  # fmt: skip
 """Files that say themselves which database they are about, in every run."""
 
@@ -72,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
         touches = used & {"db", "grid"} or item.get_closest_marker("django_db") or item.path.parent.name in SERVED
-        if touches and item.path.name not in {*COMPUTES, *OWN}:
+        if touches and item.path.name not in {*ELSEWHERE, *OWN}:
             item.add_marker(pytest.mark.database)
 
 
