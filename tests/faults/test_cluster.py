@@ -21,6 +21,7 @@ import torch
 import gridclient
 from apps.compute.messages import Limits
 from apps.compute.ray_actor import Actor, versions
+from apps.compute.ray_broker import SPARES
 from apps.compute.workers import Cluster, Worker, Workers
 from gridclient.node import Node
 from gridclient.wire.errors import InternalError, LimitExceededError, SessionStoppedError
@@ -229,8 +230,9 @@ def played(cluster: Cluster, play: Callable[[Workers], Any]) -> Any:
     return asyncio.run(run())
 
 
+@pytest.mark.usefixtures("crew")
 def test_nothing_is_left_on_the_cluster_when_the_web_process_ends(cluster: RayCluster, tmp_path: Path) -> None:
-    before = cluster.actors
+    sessions = busy(cluster)
 
     async def open_and_leave(workers: Workers) -> Worker:
         worker = await workers.open("session", Limits(), tmp_path)
@@ -239,7 +241,8 @@ def test_nothing_is_left_on_the_cluster_when_the_web_process_ends(cluster: RayCl
 
     worker = played(Cluster(cluster.address, tmp_path), open_and_leave)
     assert not worker.alive
-    assert eventually(lambda: cluster.actors <= before, seconds=SETTLED)
+    # The node beside it has its spare ones, which may be others by now.
+    assert eventually(lambda: len(cluster.actors - sessions) <= SPARES, seconds=SETTLED)
     assert eventually(lambda: not [*tmp_path.iterdir()], seconds=SETTLED)
 
 
