@@ -20,6 +20,7 @@ from apps.accounts.once import forget_old
 from apps.audit import countersigned as audit_log
 from apps.budgets import countersigned as ledger
 from apps.budgets import outside as ledger_head
+from apps.budgets.ledger import give_up_unanswered
 from apps.compute import live
 from apps.compute.sessions import pool
 from apps.core import countersigned, metrics, wake
@@ -29,11 +30,17 @@ from apps.datarequests import runner, tidy
 from apps.datasets.actions import remove_orphans
 from apps.network import announcer
 from apps.wire import parked
+from gridclient.wire.errors import GridError
 
 logger = logging.getLogger(__name__)
 DAY = 86_400.0
 LOGS = (audit_log.LOG, ledger.LOG)
 """For which a node's network is a witness."""
+DAILY = (
+    (forget_old, "Old replies could not be removed"),
+    (give_up_unanswered, "Private answers that nobody came back for could not be given up"),
+)
+"""What is done once a day, and what is said where it fails."""
 
 
 class Lifespan:
@@ -67,12 +74,14 @@ class Lifespan:
 
 
 async def daily() -> None:
-    """Forget the replies that were kept long enough: at the start, then once a day."""
+    """Forget the replies that were kept long enough, and give up private answers that nobody came back for: at the
+    start, then once a day."""
     while True:
-        try:
-            await in_database(forget_old)
-        except DatabaseError as error:
-            logger.warning("Old replies could not be removed (%s); tomorrow again.", type(error).__name__)
+        for work, failed in DAILY:
+            try:
+                await in_database(work)
+            except (DatabaseError, GridError) as error:
+                logger.warning("%s (%s); tomorrow again.", failed, type(error).__name__)
         await asyncio.sleep(DAY)
 
 

@@ -4,13 +4,14 @@ charge      in the caller's transaction: nothing is computed before it is commit
 attempt     a worker begins; of several, one alone can store its draw
 answered    the draw is kept: a second one is never made
 delivered   the outside head is on the disk first; from then on as often as asked
-void        there will be no answer; what was charged stays charged
+void        there will be no answer; what was charged stays charged. So ends, some days later, whatever was lost
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -32,6 +33,10 @@ from apps.core.canonical import canonical
 from apps.core.prepared import execute, execute_together, insert_if_new, insertion, places
 from gridclient.wire.errors import BudgetExhaustedError, ConflictError, InternalError
 
+AGAIN_FOR = timedelta(days=7)
+"""For so long after its charge, an answer that got lost on its way can be drawn under its key."""
+VOID_AFTER = AGAIN_FOR + timedelta(days=2)
+"""After its charge. In between ends the last draw that was begun in time: none may take longer than a day."""
 _uuid: Any = UUIDField()
 
 # By hand: these statements are on the path of every private answer, and keep the pots from all others meanwhile.
@@ -214,11 +219,16 @@ def stored(question: Question, price: Price) -> Release | None:
     return Release.objects.filter(digest=price.digest, data__isnull=False).order_by("seq").first()
 
 
-def attempt(release: Release) -> int:
-    """Begin an attempt at the answer; its number. Earlier attempts can store nothing any more. Raises ConflictError."""
+def attempt(release: Release, *, now: datetime | None = None) -> int:
+    """Begin an attempt at the answer; its number. Earlier attempts can store nothing any more.
+
+    Raises ConflictError where there is nothing to answer, or AGAIN_FOR has passed since the charge.
+    """
     with transaction.atomic():
         found = Release.objects.select_for_update(no_key=True).get(pk=release.pk)
         _check(found, State.CHARGED)
+        if (now or clock.now()) - found.at >= AGAIN_FOR:
+            raise ConflictError("This answer was charged too long ago to be drawn.", state=found.state)
         found.attempt += 1
         found.save(update_fields=["attempt"])
     return found.attempt
@@ -258,8 +268,22 @@ def void(release: Release, reason: str) -> Release:
 
 
 def unanswered() -> QuerySet[Release]:
-    """What was charged and has neither answer nor end: after a crash, it runs again or becomes void. Oldest first."""
+    """What was charged and has neither answer nor end: asked again, it runs again. Oldest first."""
     return Release.objects.select_related("user").filter(state=State.CHARGED).order_by("seq")
+
+
+def give_up_unanswered(*, now: datetime | None = None) -> int:
+    """Make void what was charged VOID_AFTER ago and has no answer; how many those were.
+
+    A client that is lost, or a process that ends, between charge and answer leaves such a one behind. None of them is
+    being drawn: see `attempt`. Several processes may do it at a time.
+    """
+    count = 0
+    for release in unanswered().filter(at__lte=(now or clock.now()) - VOID_AFTER):
+        with suppress(ConflictError):  # another process was faster
+            void(release, "It was not drawn, and nobody came back for it in time.")
+            count += 1
+    return count
 
 
 def _check(release: Release, *states: State) -> None:

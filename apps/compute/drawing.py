@@ -8,6 +8,7 @@ from pathlib import Path
 
 from apps.budgets import ledger
 from apps.budgets.models import Release
+from apps.budgets.states import State
 from apps.compute import spending
 from apps.compute.messages import Draw, Value
 from apps.compute.workers import Worker
@@ -19,11 +20,14 @@ MOST_LOOKS, LOOK_AGAIN = 20, 0.25
 
 
 async def draw(worker: Worker, question: Draw, charged: Release) -> None:
-    """Let the worker draw, and keep what it drew, unless another attempt was faster.
+    """Let the worker draw, and keep what it drew, unless another attempt was faster or it is too late.
 
     Raises InternalError with one text for whatever happened: it may depend on values.
     """
-    number = await in_database(ledger.attempt, charged)
+    try:
+        number = await in_database(ledger.attempt, charged)
+    except ConflictError:
+        return  # it was answered or given up meanwhile: `taken` finds which
     try:
         reply = await worker.ask(question)
         if not isinstance(reply, Value):
@@ -49,10 +53,16 @@ async def taken(charged: Release) -> Release:
     """The release with the answer that the ledger keeps, once its head is safe outside.
 
     Where the same question was asked again meanwhile, the later attempt's answer counts: it is waited for. Raises
-    ConflictError where that takes too long.
+    ConflictError where that takes too long, InternalError with the one text where there will be none.
     """
-    for _ in range(MOST_LOOKS):
-        with suppress(ConflictError):
+    looks = 0
+    while True:
+        try:
             return await in_database(ledger.delivered, charged)
+        except ConflictError as error:
+            looks += 1
+            if error.details.get("state") == State.VOID:
+                raise InternalError(spending.FAILED) from None
+            if looks > MOST_LOOKS:
+                raise
         await asyncio.sleep(LOOK_AGAIN)
-    return await in_database(ledger.delivered, charged)

@@ -125,11 +125,11 @@ class Books(RuleBasedStateMachine):
     def attempt(self, number: int) -> None:
         release, (state, attempts, data) = self.one(number)
         if state == "charged":
-            assert ledger.attempt(release) == attempts + 1
+            assert ledger.attempt(release, now=release.at) == attempts + 1
             self.state[release.pk] = (state, attempts + 1, data)
         else:
             with pytest.raises(ConflictError):
-                ledger.attempt(release)
+                ledger.attempt(release, now=release.at)
 
     @precondition(lambda self: self.state)
     @rule(number=st.integers(0, 50), late=st.integers(0, 1), data=st.binary(max_size=3))

@@ -195,8 +195,8 @@ def test_what_is_rolled_back_was_not_charged(people: People, births: Dataset) ->
 
 def test_a_worker_that_was_thought_dead_cannot_keep_a_second_draw(people: People, births: Dataset) -> None:
     release = ask(people.scientist, births, "k")
-    slow = ledger.attempt(release)
-    fast = ledger.attempt(release)
+    slow = ledger.attempt(release, now=NOW)
+    fast = ledger.attempt(release, now=NOW)
     with pytest.raises(ConflictError, match="too late"):
         ledger.answered(release, slow, data=b"slow", dtype="float64", shape=[])
     kept = ledger.answered(release, fast, data=b"fast", dtype="float64", shape=[])
@@ -204,7 +204,7 @@ def test_a_worker_that_was_thought_dead_cannot_keep_a_second_draw(people: People
     with pytest.raises(ConflictError):
         ledger.answered(release, fast, data=b"again", dtype="float64", shape=[])
     with pytest.raises(ConflictError):
-        ledger.attempt(release)
+        ledger.attempt(release, now=NOW)
 
 
 def test_an_answer_is_delivered_as_often_as_asked_and_kept(people: People, births: Dataset) -> None:
@@ -229,7 +229,7 @@ def test_a_failure_stays_charged_and_a_second_one_ends_automatic_answers(people:
         with pytest.raises(ConflictError):
             ledger.void(release, "Again.")
         with pytest.raises(ConflictError):
-            ledger.attempt(release)
+            ledger.attempt(release, now=NOW)
     with pytest.raises(NotPermittedError, match="failed 2 times"):
         ask(people.scientist, births, "3")
     ask(people.scientist, births, "4", program="b" * 64)

@@ -14,7 +14,7 @@ from apps.budgets.outside import FILE
 from apps.budgets.triggers import GUARD
 from apps.budgets.verification import verify
 from apps.core.heads import Head
-from tests.factories.budgets import answer, ask
+from tests.factories.budgets import NOW, answer, ask
 from tests.factories.people import People
 from tests.factories.queue import publish
 
@@ -27,7 +27,7 @@ def fill(people: People) -> None:
         ask(people.scientist, births, f"{number}")
     ask(people.reviewer, births, "quarter", epsilon=0.25, allowed=0.25, grant=2)
     ledger.delivered(answer(Release.objects.get(seq=1)))
-    ledger.answered(Release.objects.get(seq=2), ledger.attempt(Release.objects.get(seq=2)),
+    ledger.answered(Release.objects.get(seq=2), ledger.attempt(Release.objects.get(seq=2), now=NOW),
                     data=b"", dtype="float64", shape=[0])  # fmt: skip
     ledger.void(Release.objects.get(seq=3), "The worker failed.")
 

@@ -14,13 +14,14 @@ import torch
 
 from apps.accounts.models import AccessToken
 from apps.accounts.token_actions import create_token
-from apps.budgets import pricing
+from apps.budgets import ledger, pricing
 from apps.budgets.models import Release
 from apps.budgets.states import State
-from apps.compute import private, release
+from apps.compute import drawing, private, release
 from apps.compute.messages import Draw, Input, Limits, Value, Weigh, Weighed
 from apps.compute.spending import FAILED, Wanted, expected
 from apps.compute.workers import Worker
+from apps.core.database import in_database
 from apps.permissions.actions import give
 from gridclient.program.graph import Ref
 from gridclient.wire.errors import (
@@ -31,6 +32,7 @@ from gridclient.wire.errors import (
     TooNoisyError,
 )
 from gridclient.wire.messages import TensorHeader
+from tests.factories.budgets import answer
 from tests.factories.people import People
 from tests.factories.programs import Recorded, tensor_asset
 from tests.factories.queue import publish
@@ -166,6 +168,45 @@ class TestCharging:
             assert caught.value.message == FAILED
         row = Release.objects.get()
         assert (row.state, row.charges.count(), row.data) == (State.VOID, 1, None)
+
+    def test_who_comes_back_for_an_answer_that_was_given_up_is_told_the_one_text(
+        self, weighed: Weighed, caller: release.Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def lost(*_: Any) -> None:
+            raise asyncio.CancelledError  # the client, between charge and draw
+
+        with monkeypatch.context() as before:
+            before.setattr(drawing, "draw", lost)
+            with pytest.raises(asyncio.CancelledError):
+                self.take(weighed, caller, tmp_path / "answer", [], key="once")
+        row = Release.objects.get()
+        assert row.state == State.CHARGED
+        assert ledger.give_up_unanswered(now=row.at + ledger.VOID_AFTER) == 1
+        with pytest.raises(InternalError) as caught:
+            self.take(weighed, caller, tmp_path / "answer", [], key="once")
+        assert caught.value.message == FAILED
+
+    def test_what_became_of_an_answer_meanwhile_is_told_and_nothing_is_drawn(
+        self, weighed: Weighed, caller: release.Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another attempt kept it, or it was given up, after this one found that it was charged."""
+        draw = drawing.draw
+
+        async def answered(worker: Worker, question: Draw, charged: Release) -> None:
+            await in_database(answer, charged)
+            await draw(worker, question, charged)
+
+        async def given_up(worker: Worker, question: Draw, charged: Release) -> None:
+            await in_database(ledger.void, charged, "Nobody came back for it.")
+            await draw(worker, question, charged)
+
+        asked: list[Any] = []
+        monkeypatch.setattr(drawing, "draw", answered)
+        assert self.take(weighed, caller, tmp_path / "answer", asked, key="1").answer.data == b"12345678"
+        monkeypatch.setattr(drawing, "draw", given_up)
+        with pytest.raises(InternalError) as caught:
+            self.take(_other(weighed, 1), caller, tmp_path / "answer", asked, key="2", epsilon=0.1)
+        assert (caught.value.message, asked) == (FAILED, [])
 
     def test_an_answer_leaves_at_a_time_that_follows_from_public_metadata(
         self, weighed: Weighed, caller: release.Caller, tmp_path: Path
