@@ -14,7 +14,7 @@ from apps.audit.actions import lock_log, record
 from apps.audit.verbs import Verb
 from apps.budgets import outside
 from apps.budgets.models import MAX_REASON, Domain, EpochProposal, LedgerHead, Placement, Pot
-from apps.budgets.policies import check_can_open_epochs
+from apps.budgets.policies import check_can_open_epochs, check_can_place
 from apps.budgets.pots import ENTITIES, EPSILON_NANO, PLANNED_RUN, promise
 from apps.core import clock
 from apps.datasets.models import Dataset
@@ -48,8 +48,10 @@ def open_domain(
 
 @transaction.atomic
 def open_block(domain: Domain, block: str, *, epsilon_nano: int, by: User, now: datetime | None = None) -> Pot:
-    """Open the pot of a time block: what is promised holds for each block by itself. Raises like `open_domain`."""
+    """Open the pot of a time block: what is promised holds for each block by itself. Raises like `open_domain`, and
+    NotPermittedError for whoever may not `place` data in the domain."""
     check_can_publish(by)
+    check_can_place(by, domain)
     lock_log()
     domain, moment = Domain.objects.select_for_update().get(pk=domain.pk), now or clock.now()
     if not block or len(block) > 64 or not block.replace("-", "").isalnum():
@@ -95,9 +97,10 @@ def place(dataset: Dataset, domain: Domain, *, block: str = "", by: User, now: d
     """Say that a dataset's people are those of a domain. Once, and before anything was released from it.
 
     Raises ConflictError after that, InvalidInputError for a time block that isn't open, NotPermittedError for anyone
-    but the dataset's owner.
+    but the dataset's owner, and for an owner whom `policies.check_can_place` doesn't let in.
     """
     check_can_grant(by, dataset)
+    check_can_place(by, domain)
     lock_log()
     if not Pot.objects.filter(domain=domain, epoch=domain.epoch, block=block, kind=Pot.Kind.QUERIES).exists():
         raise InvalidInputError(f"The domain {domain.slug!r} has no time block {block!r}.")

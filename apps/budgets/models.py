@@ -210,8 +210,8 @@ class Charge(models.Model):
 class Allowance(models.Model):
     """How much of a pot was used up on one allowance.
 
-    `payer`: "grant:<id>", for good (`period` ""), or "user:<id>", who has a part of the pot on each day in UTC: then
-    `period` is the day.
+    `payer`: "grant:<id>", for good (`period` ""), or who has a part of the pot on each day in UTC, which is `period`
+    then: "user:<id>", and "owner:<id>" for all answers about somebody's data.
     """
 
     pot = models.ForeignKey(Pot, on_delete=models.PROTECT, related_name="allowances")

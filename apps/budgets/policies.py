@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from apps.accounts.models import User
+from apps.audit.models import AuditEvent
+from apps.audit.verbs import Verb
 from apps.budgets.models import Domain
 from apps.budgets.pots import DEFAULT
 from apps.permissions.models import Ownership
@@ -34,8 +36,31 @@ def can_open_epochs(user: User, domain: Domain, *, proposed_by: User | None = No
     return True
 
 
-def _owns_data_of(user: User, domain: Domain) -> bool:
+def check_can_place(user: User, domain: Domain) -> None:
+    """Raise NotPermittedError unless it is everybody's domain, or the user opened it, owns data in it, or reviews.
+
+    Whoever has data in a domain lets others spend what its people were promised: nobody walks in by themselves. Who
+    should, asks an administrator for the role of a reviewer, or an owner there to publish for them.
+    """
+    if domain.slug == DEFAULT or user.has(REVIEW) or _owns_data_of(user, domain):
+        return
+    opened = AuditEvent.objects.filter(verb=Verb.DOMAIN_OPENED, target=f"domain:{domain.slug}", actor_id=str(user.pk))
+    if not opened.exists():
+        raise NotPermittedError(
+            f"Data is placed in the privacy domain {domain.slug!r} by those who opened it, own data in it, or review "
+            "requests. Ask one of them, or leave the domain out: then it is the node's default one."
+        )
+
+
+def owners_in(domain: Domain, block: str | None = None) -> QuerySet[Ownership]:
+    """Who owns the datasets of a domain, or of one time block of it ("" where a dataset has none)."""
     its = Q(dataset__placement__domain=domain)
-    if domain.slug == DEFAULT:
+    if block is not None:
+        its &= Q(dataset__placement__block=block)
+    if domain.slug == DEFAULT and not block:
         its |= Q(dataset__placement=None)  # what was placed nowhere
-    return Ownership.objects.filter(its, owner=user).exists()
+    return Ownership.objects.filter(its)
+
+
+def _owns_data_of(user: User, domain: Domain) -> bool:
+    return owners_in(domain).filter(owner=user).exists()

@@ -4,12 +4,16 @@ An allowance of epsilon e on a pot of epsilon_pot is the share e / epsilon_pot o
 epsilon is that allowance, for its lifetime, and the limit of one answer too; whoever has a team's grant shares it with
 the team. Under a grant that names none, and as an owner, an account has a limit for each answer and a part of the pot
 on each day (in UTC).
+
+An owner gives away what is not theirs alone: the people of a domain have one pot, whoever has data about them. Where
+others have some too, answers about the data of one owner take a part of the pot on each day, whoever asks and whatever
+was granted. So nobody uses up overnight, with data and friends of their own, what others were promised.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -23,16 +27,19 @@ from apps.budgets.accountant import ARGMAX, GAUSSIAN
 from apps.budgets.chain import question_digest
 from apps.budgets.models import Allowance, Charge, Domain, Placement, Pot, Release
 from apps.budgets.outside import frozen_error
+from apps.budgets.policies import owners_in
 from apps.budgets.pots import DEFAULT, NANO
 from apps.budgets.states import State
 from apps.core.canonical import canonical
 from apps.datasets.models import Dataset
+from apps.permissions.models import Ownership
 from gridclient.wire.errors import InvalidInputError, LimitExceededError, NotPermittedError
 
 LIMIT_NANO = NANO // 2
 """The largest epsilon of an answer where no grant names one."""
 DAILY_PARTS = 4
-"""A quarter of a pot for each account and day, where no grant names an epsilon."""
+"""A quarter of a pot for each account and day, where no grant names an epsilon; for each owner and day, where other
+owners have data in the domain."""
 MOST_FAILURES = 2
 """A program that failed as often for somebody, after it was charged, is answered to them automatically no more; one
 that failed for as many people, to nobody. Anybody can let their own worker fail: that stops nobody else's answers."""
@@ -83,7 +90,7 @@ class Price(NamedTuple):
     `share`: of the pot, the largest where there are several; `cost`: that share of the pot's epsilon. `remaining`: the
     epsilon that is left for this person
     before this answer, as a part of the pot's; `more`: how many such answers that gives. `payers`: for each dataset,
-    those that may pay. `text` and `digest`: the question with its noise, as the ledger keeps it.
+    those that may pay, and what its owner's data may take. `text` and `digest`: the question with its noise, as the ledger keeps it.
     """
 
     epsilon: float
@@ -146,6 +153,7 @@ def price(
     epsilon, unit = _noise(question, epsilon, unit, delta)
     held = list(grants)
     payers = tuple(_payers(user, dataset, pot, held, epsilon) for dataset, pot in pots.items())
+    payers += tuple((each,) for each in _parts(pots))
     sigmas = tuple(clip * unit for clip in question.clips)
     distinct = sorted({pot.pk: pot for pot in pots.values()}.values(), key=lambda pot: pot.pk)
     charges = tuple((pot.pk, _amount(question, pot, sigmas, epsilon)) for pot in distinct)
@@ -179,6 +187,7 @@ def budget(user: User, dataset: Dataset, *, grants: Iterable[Held], now: datetim
         raise NotPermittedError("You have no right to private answers about this dataset. Its owner can grant it.")
     payers = [(_payer(user, pot, each), each) for each in held]
     payer, best = max(payers, key=lambda pair: _room(pot, pair[0], now))
+    room = min(_room(pot, each, now) for each in (payer, *_parts({str(dataset.pk): pot})))
     spent = Charge.objects.filter(pot=pot, release__user=user).aggregate(total=Sum("amount"))["total"] or 0
     return Budget(
         domain=pot.domain.slug,
@@ -191,7 +200,7 @@ def budget(user: User, dataset: Dataset, *, grants: Iterable[Held], now: datetim
         used=pot.as_epsilon(_used(payer, now)),
         spent=pot.as_epsilon(spent),
         left=pot.as_epsilon(pot.available(now) - pot.spent),
-        remaining=pot.as_epsilon(_room(pot, payer, now)),
+        remaining=pot.as_epsilon(room),
         frozen=pot.domain.frozen,
     )
 
@@ -302,6 +311,17 @@ def _payers(user: User, dataset: str, pot: Pot, grants: Sequence[Held], epsilon:
             limit=most,
         )
     return tuple(dict.fromkeys(_payer(user, pot, each) for each in allowed))
+
+
+def _parts(pots: Mapping[str, Pot]) -> list[Payer]:
+    """What answers about each owner's data may take on a day of a pot that others' data has too. `pots`: by dataset."""
+    owners = Ownership.objects.filter(dataset__in=list(pots)).values_list("dataset_id", "owner_id")
+    mine = {(pots[str(dataset)], owner) for dataset, owner in owners}
+    return [
+        Payer(pot.pk, f"owner:{owner}", True, pot.cap // DAILY_PARTS)
+        for pot, owner in sorted(mine, key=lambda pair: (pair[0].pk, pair[1]))
+        if owners_in(pot.domain, pot.block).exclude(owner=owner).exists()
+    ]
 
 
 def _used(payer: Payer, now: datetime) -> int:

@@ -19,6 +19,7 @@ from apps.audit.actions import record
 from apps.audit.verbs import Verb
 from apps.budgets.actions import place
 from apps.budgets.models import Domain, Placement
+from apps.budgets.policies import check_can_place
 from apps.budgets.pots import DEFAULT
 from apps.compute.messages import Ingest
 from apps.compute.messages import Ingested as IngestedReply
@@ -118,7 +119,8 @@ def _domain(user: User, spec: PublishSpec) -> tuple[Domain, str] | None:
     """The domain and time block of what is published; None: the default one, as nobody said more.
 
     Rows that are those of another dataset are its people: a budget beside theirs would answer about them twice.
-    Raises InvalidInputError where there is no such domain, it came too late, or it isn't that of these people.
+    Raises InvalidInputError where there is no such domain, it came too late, or it isn't that of these people,
+    NotPermittedError where this owner may not place data in it.
     """
     replaced, paired = _existing(user, spec.replace), _existing(user, spec.entities_of)
     if spec.domain is not None and replaced is not None:
@@ -129,6 +131,7 @@ def _domain(user: User, spec: PublishSpec) -> tuple[Domain, str] | None:
             f"domain: there is no privacy domain {spec.domain!r}. Open it with node.open_domain(name, statement=...), "
             "or leave it out: then these are people of the node's default domain."
         )
+    check_can_place(user, found)
     if paired is None:
         return None if spec.domain is None else (found, "")
     domain, block = _place(paired)
