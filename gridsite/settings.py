@@ -80,6 +80,12 @@ GRID_MAX_REQUEST_BYTES = env.int(
     low=1,
     help="Most bytes of programs and constants that one account's open requests may hold.",
 )
+GRID_MAX_ANSWER_BYTES = env.int(
+    "GRID_MAX_ANSWER_BYTES",
+    2**28,
+    low=1,
+    help="Most bytes that one account's private answers may take in the ledger, which keeps them for good.",
+)
 GRID_K = env.int(
     "GRID_K", 10, low=2, help="Least number of entities behind each number of an exact aggregate, and between two."
 )

@@ -37,6 +37,16 @@ class StoredAnswer(models.Model):
         return self.question
 
 
+class KeptAnswers(models.Model):
+    """How many bytes the ledger keeps for good of an account's private answers."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, primary_key=True, related_name="+")
+    nbytes = models.PositiveBigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.nbytes} bytes of {self.user_id}"
+
+
 class Disclosure(models.Model):
     """An exact answer that left this node outside any privacy budget: what, to whom, by which right. Never removed.
 

@@ -19,6 +19,7 @@ from apps.budgets.accountant import ARGMAX
 from apps.budgets.models import Release
 from apps.budgets.pricing import Held, Price, Question
 from apps.budgets.states import State
+from apps.compute import keeping
 from apps.compute.mechanism import mechanism
 from apps.compute.messages import Weighed
 from apps.core.clock import now as moment
@@ -136,8 +137,9 @@ def budget(user: User, dataset: Dataset) -> pricing.Budget:
 def charge(token: int, weighed: Weighed, wanted: Wanted, key: str) -> Bill:
     """Charge a private answer, or find the one that was charged under this key, or the same answer in the store.
 
-    Raises as `quote`, TooNoisyError before anything is charged, BudgetExhaustedError, ConflictError for a key of
-    another question, InternalError where what was charged under this key failed.
+    Raises as `quote`, before anything is charged TooNoisyError, and LimitExceededError where too much is kept for the
+    account, BudgetExhaustedError, ConflictError for a key of another question, InternalError where what was charged
+    under this key failed.
     """
     lock_log()  # whoever took a right away, and was told so, may rely on it
     user = user_of_live_token(token)
@@ -146,7 +148,9 @@ def charge(token: int, weighed: Weighed, wanted: Wanted, key: str) -> Bill:
     release = ledger.stored(found.question, found.price)
     stored = release is not None and (release.user_id, release.key) != (user.pk, key)
     if release is None:
+        nbytes = keeping.checked(user, key, weighed, found.price)
         release = ledger.charge(user, found.question, found.price, key=key)
+        keeping.count(user, nbytes)
     elif stored:
         record(Verb.VALUE_RELEASED, by=user, target=f"release:{release.pk}", route="release", stored=True)
     if release.state == State.VOID:

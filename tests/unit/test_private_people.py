@@ -19,6 +19,7 @@ from apps.budgets.models import Release
 from apps.budgets.states import State
 from apps.compute import drawing, private, release
 from apps.compute.messages import Draw, Input, Limits, Value, Weigh, Weighed
+from apps.compute.models import KeptAnswers
 from apps.compute.spending import FAILED, Wanted, expected
 from apps.compute.workers import Worker
 from apps.core.database import in_database
@@ -233,6 +234,30 @@ class TestCharging:
         with pytest.raises(InvalidInputError, match="smaller epsilon"):
             self.take(Weighed(**fields | {"entities": [2**34]}), caller, tmp_path / "answer", asked)
         assert (asked, Release.objects.count()) == ([], 0)
+
+    def test_nobody_fills_the_disk_with_answers_that_cost_next_to_nothing(
+        self, weighed: Weighed, caller: release.Caller, tmp_path: Path, settings: Any
+    ) -> None:
+        settings.GRID_MAX_ANSWER_BYTES = 3 * 8 * 2**16
+        fields = {name: getattr(weighed, name) for name in weighed.__struct_fields__}
+        asked: list[Any] = []
+        wide = Weighed(**fields | {"shape": [2**16]})
+
+        def ask(which: Weighed, number: int, key: str = "") -> None:
+            question = _other(which, number, of_reach=1e-6)
+            self.take(question, caller, tmp_path / "answer", asked, epsilon=1e-3, key=key)
+
+        for number in range(2):
+            ask(wide, number, f"{number}")
+        with pytest.raises(LimitExceededError, match="GRID_MAX_ANSWER_BYTES") as caught:
+            ask(wide, 2)
+        assert caught.value.details["limit"] == settings.GRID_MAX_ANSWER_BYTES
+        assert (len(asked), Release.objects.count()) == (2, 2)
+        # What was kept is delivered as often as asked, and a smaller one has room.
+        ask(wide, 1, "1")
+        ask(weighed, 3)
+        kept = KeptAnswers.objects.get()
+        assert kept.user_id == caller.user and 2 * 8 * 2**16 < kept.nbytes < settings.GRID_MAX_ANSWER_BYTES
 
     def test_what_says_nothing_or_is_no_epsilon_is_not_charged(
         self, weighed: Weighed, caller: release.Caller, tmp_path: Path
