@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 from rest_framework.request import Request
@@ -15,7 +14,7 @@ from apps.api.views import View, caller, find
 from apps.budgets.actions import open_domain
 from apps.budgets.queries import domains_visible_to, releases_visible_to
 from apps.compute import spending
-from apps.compute.certificates import certificate
+from apps.compute.certificates import certificate, certificates
 from apps.datarequests.budgets import approve_budget, ask_for_budget, deny_budget, withdraw_budget
 from apps.datarequests.queries import budget_requests_visible_to
 from apps.datarequests.transitions import BudgetState
@@ -117,11 +116,7 @@ class Releases(View):
 
     def get(self, request: Request) -> Response:
         user = caller(request)
-
-        def shown(row: Any) -> dict[str, Any]:
-            return certificate(row, to=user)
-
-        return page(request, releases_visible_to(user), each(shown), by="at")
+        return page(request, releases_visible_to(user), lambda rows: certificates(rows, to=user), by="at")
 
 
 class OneRelease(View):

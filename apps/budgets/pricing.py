@@ -88,9 +88,9 @@ class Price(NamedTuple):
     """`unit`: sigma of each base is its clip times this. `charges`: pot and amount, in the order of the pots.
 
     `share`: of the pot, the largest where there are several; `cost`: that share of the pot's epsilon. `remaining`: the
-    epsilon that is left for this person
-    before this answer, as a part of the pot's; `more`: how many such answers that gives. `payers`: for each dataset,
-    those that may pay, and what its owner's data may take. `text` and `digest`: the question with its noise, as the ledger keeps it.
+    epsilon that is left for this person before this answer, as a part of the pot's; `more`: how many such answers that
+    gives. `payers`: for each dataset, those that may pay, and what its owner's data may take. `text` and `digest`: the
+    question with its noise, as the ledger keeps it.
     """
 
     epsilon: float

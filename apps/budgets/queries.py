@@ -31,8 +31,11 @@ def beside(dataset: UUID) -> Q:
 
 
 def releases_visible_to(user: User) -> QuerySet[Release]:
-    """My answers, and those that took from a budget of people in a dataset of mine; all for who may see everything."""
-    found = Release.objects.all()
+    """My answers, and those that took from a budget of people in a dataset of mine; all for who may see everything.
+
+    Without the answers themselves, which may be long.
+    """
+    found = Release.objects.defer("data")
     if user.has("everything.read"):
         return found
     mine = Charge.objects.filter(release=OuterRef("pk"), pot__domain__placements__dataset__ownership__owner=user)

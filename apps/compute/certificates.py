@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 from uuid import UUID
@@ -34,8 +35,28 @@ def certificate(release: Release, *, to: User) -> dict[str, Any]:
     units of the declared half-range; `grids`: its numbers are multiples of so many powers of two of that. Of exact
     answers about the same people, which have no epsilon, `disclosures_outside_the_ledger` says how many there are.
     """
-    question = json.loads(release.question)
-    charges = list(Charge.objects.filter(release=release).select_related("pot__domain"))
+    return certificates([release], to=to)[0]
+
+
+def certificates(releases: Sequence[Release], *, to: User) -> list[dict[str, Any]]:
+    """Those of many releases, in a number of queries that doesn't depend on how many."""
+    questions = [json.loads(release.question) for release in releases]
+    charges: defaultdict[UUID, list[Charge]] = defaultdict(list)
+    for charge in Charge.objects.filter(release__in=releases).select_related("pot__domain"):
+        charges[charge.release_id].append(charge)
+    datasets = [[UUID(dataset) for dataset, _ in question["versions"]] for question in questions]
+    visible = datasets_visible_to(to).filter(pk__in={dataset for group in datasets for dataset in group})
+    names = {str(key): slug for key, slug in visible.values_list("pk", "slug")}
+    beside = disclosures.numbers_beside(datasets)
+    return [
+        _certificate(release, question, charges[release.pk], to, names, number)
+        for release, question, number in zip(releases, questions, beside, strict=True)
+    ]
+
+
+def _certificate(
+    release: Release, question: dict[str, Any], charges: list[Charge], to: User, names: Mapping[str, str], beside: int
+) -> dict[str, Any]:
     delta = min(charge.pot.delta for charge in charges)
     return {
         "id": str(release.pk),
@@ -53,15 +74,13 @@ def certificate(release: Release, *, to: User) -> dict[str, Any]:
         "grids": _grids(question),
         "details": question["details"],
         "program": release.program,
-        "data": _named(question["versions"], to, mine=release.user_id == to.pk),
+        "data": _named(question["versions"], names, mine=release.user_id == to.pk),
         "charges": [_charged(charge) for charge in charges],
         "position": release.seq,
         "hash": release.hash,
         "previous": release.previous,
         "audit_event": release.event,
-        "disclosures_outside_the_ledger": disclosures.number_beside(
-            [UUID(dataset) for dataset, _ in question["versions"]]
-        ),
+        "disclosures_outside_the_ledger": beside,
         "code_version": version("gridclient"),
     }
 
@@ -94,11 +113,9 @@ def _charged(charge: Charge) -> dict[str, Any]:
     }
 
 
-def _named(versions: Sequence[Sequence[Any]], to: User, *, mine: bool) -> list[dict[str, Any]]:
-    """The data by name. What `to` may not see any more is named by id where they asked; what they never saw, by none:
-    whoever shares a domain with a hidden dataset would learn that it is there."""
-    visible = datasets_visible_to(to).filter(pk__in=[dataset for dataset, _ in versions])
-    names = {str(key): slug for key, slug in visible.values_list("pk", "slug")}
+def _named(versions: Sequence[Sequence[Any]], names: Mapping[str, str], *, mine: bool) -> list[dict[str, Any]]:
+    """The data by name; `names`: of those that the reader sees. What they don't see any more is named by id where they
+    asked; what they never saw, by none: whoever shares a domain with a hidden dataset would learn that it is there."""
     return [
         {"dataset": names[dataset], "version": version} if dataset in names
         else {"dataset": dataset if mine else "", "version": version if mine else 0}

@@ -43,7 +43,7 @@ class ReleaseAdmin(GridAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Release]:
         charges = Prefetch("charges", Charge.objects.select_related("pot__domain"))
-        return releases_visible_to(person(request)).defer("data").prefetch_related(charges)
+        return releases_visible_to(person(request)).prefetch_related(charges)
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         return ["place", "who", _data_for(person(request)), "epsilon", "cost", "status", "charged"]

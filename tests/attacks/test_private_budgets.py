@@ -141,10 +141,13 @@ def test_a_publisher_and_a_friend_use_up_nobody_elses_budget_in_a_day(people: Pe
         price = priced(user, asked, held(dataset, 100.0, grant), epsilon=0.5, now=now)
         charged(user, asked, price, uuid4().hex, now)
 
-    def until_refused(user: User, *datasets: Dataset, **how: Any) -> None:
-        with pytest.raises(BudgetExhaustedError, match="today"):
+    def until_refused(user: User, *datasets: Dataset, now: datetime = NOW) -> None:
+        def spend_all() -> None:
             for number in range(100):
-                spend(user, datasets[number % len(datasets)], grant=number, **how)
+                spend(user, datasets[number % len(datasets)], grant=number, now=now)
+
+        with pytest.raises(BudgetExhaustedError, match="today"):
+            spend_all()
 
     decoys = [publish(people.other_owner, name=f"Decoy {number}") for number in range(2)]
     for friend in (people.stranger, people.auditor):

@@ -87,7 +87,7 @@ def test_an_owner_sees_what_was_disclosed_to_whom(people: People, bench: Bench) 
         (person.pk, "aggregate", "sum of weight_kg", bench.crowds) for person in (people.reviewer, people.scientist)
     ]
     assert not disclosures.disclosures_visible_to(people.other_owner).exists()
-    assert disclosures.number_beside([bench.dataset.pk]) == Disclosure.objects.count() == 2
+    assert disclosures.numbers_beside([[bench.dataset.pk]]) == [Disclosure.objects.count()] == [2]
 
 
 def test_an_answer_is_compared_with_the_people_of_all_earlier_ones(people: People, bench: Bench) -> None:
