@@ -48,7 +48,8 @@ _LOCK = (
     " LEFT JOIN budgets_release r ON r.user_id = %s AND r.key = %s"
     " ORDER BY p.id"
 )
-# Whatever the server does elsewhere: a charge that a power cut takes back would be spent twice.
+# Whatever the server does elsewhere: a charge that a power cut takes back would be spent twice, and an answer that it
+# takes back drawn twice.
 _WAIT_FOR_DISK = "SET LOCAL synchronous_commit TO on"
 _USED = "SELECT used FROM budgets_allowance WHERE pot_id = %s AND payer = %s AND period = %s"
 _USE = (
@@ -235,10 +236,14 @@ def attempt(release: Release, *, now: datetime | None = None) -> int:
 
 
 def answered(release: Release, attempt: int, *, data: bytes, dtype: str, shape: Iterable[int]) -> Release:
-    """Keep the draw of an attempt. Raises ConflictError where a later one began, or one is kept: drop this one."""
+    """Keep the draw of an attempt: it is on the disk when this returns, or it would be drawn a second time after it
+    left. Raises ConflictError where a later one began, or one is kept: drop this one."""
     given = {"data": data, "dtype": dtype, "shape": list(shape), "state": State.ANSWERED}
-    if not Release.objects.filter(pk=release.pk, state=State.CHARGED, attempt=attempt).update(**given):
-        raise ConflictError("This answer came too late: another one counts.")
+    with transaction.atomic():
+        if connection.features.has_select_for_update:
+            execute(_WAIT_FOR_DISK, ())
+        if not Release.objects.filter(pk=release.pk, state=State.CHARGED, attempt=attempt).update(**given):
+            raise ConflictError("This answer came too late: another one counts.")
     return Release.objects.get(pk=release.pk)
 
 

@@ -89,6 +89,15 @@ class HeadFile:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, self.path())
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        """Make its name durable: the content of a file without a name is lost."""
+        descriptor = os.open(self.path().parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def advance(self, head: Head, *, contains: Callable[[Head], bool], durably: bool = False) -> Head | None:
         """Move the outside head forward to `head`; do nothing when another process is further already.
@@ -109,6 +118,8 @@ class HeadFile:
                 os.pwrite(descriptor, canonical(head._asdict()).ljust(SLOT), older * SLOT)
             if durably:
                 os.fsync(descriptor)
+                if present is None:
+                    self._sync_folder()
             return None
         finally:
             os.close(descriptor)

@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -53,6 +54,9 @@ class Node:
         process = self.start(*command)
         said, _ = process.communicate()
         assert process.returncode in (0, -signal.SIGKILL), command
+        if (left := self.folder.with_name(f"{self.folder.name}.left")).exists():
+            shutil.rmtree(self.folder)
+            left.rename(self.folder)
         return dict(json.loads(said.splitlines()[0])) | {"killed": process.returncode == -signal.SIGKILL}
 
     def copy(self, folder: Path, *, keys: Path | None = None) -> Node:
@@ -107,8 +111,42 @@ def _dataset() -> Any:
     return Dataset.objects.get()
 
 
-def _die(step: str, key: str) -> dict[str, Any]:
-    """Start, say what was found, answer a question, and be killed at `step`."""
+def _cut(step: str, key: str) -> dict[str, Any]:
+    """As `die`, and the machine's power goes: of the folder, only what is on the disk is left. A server of PostgreSQL
+    has a disk of its own; what it promises is asked by `promised`."""
+    from django.conf import settings
+    from django.db import connection
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from tests.factories.power import Disk
+
+    folder = Path(settings.GRID_DIR)
+    disk = Disk(folder)
+    commit = BaseDatabaseWrapper._commit
+
+    def look() -> None:
+        # Otherwise a commit is on the disk one day.
+        if connection.vendor == "sqlite" and connection.connection.execute("PRAGMA synchronous").fetchone()[0] >= 2:
+            disk.committed(Path(connection.settings_dict["NAME"]))
+
+    def committing(database: BaseDatabaseWrapper) -> None:
+        commit(database)
+        look()
+
+    def executing(execute: Any, *given: Any) -> Any:
+        try:
+            return execute(*given)
+        finally:
+            if not connection.in_atomic_block:
+                look()
+
+    BaseDatabaseWrapper._commit = committing
+    with connection.execute_wrapper(executing):
+        return _die(step, key, lambda: disk.cut(folder.with_name(f"{folder.name}.left")))
+
+
+def _die(step: str, key: str, before: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Start, say what was found, answer a question, and be killed at `step`, `before` which something else happens."""
     from django.db import transaction
 
     from apps.budgets import ledger, outside
@@ -116,6 +154,7 @@ def _die(step: str, key: str) -> dict[str, Any]:
 
     def reached(place: str) -> None:
         if place == step:
+            before()
             os.kill(os.getpid(), signal.SIGKILL)
 
     print(json.dumps(_recover()), flush=True)
@@ -159,6 +198,7 @@ def _recover() -> dict[str, Any]:
 
 
 def _look() -> dict[str, Any]:
+    from apps.budgets import outside
     from apps.budgets.models import Domain, Release
     from apps.budgets.verification import verify
     from tests.factories.budgets import queries_pot
@@ -167,7 +207,7 @@ def _look() -> dict[str, Any]:
     report = verify()
     return {
         "releases": rows, "spent": queries_pot().spent, "cap": queries_pot().cap, "whole": report.problem,
-        "frozen": Domain.objects.get().frozen,
+        "frozen": Domain.objects.get().frozen, "head": head.seq if (head := outside.FILE.read()) else 0,
     }  # fmt: skip
 
 
@@ -246,16 +286,24 @@ def _heartbeat() -> dict[str, Any]:
 
 
 def _promised() -> dict[str, Any]:
-    """What the database promises of a commit, inside the transaction of a charge."""
+    """What the database promises of a commit, inside the transactions of a charge and of its answer."""
     from django.db import connection, transaction
 
+    from apps.budgets import ledger
     from tests.factories.budgets import ask
 
-    with transaction.atomic():
-        ask(_user(), _dataset(), "k")
+    def synchronous() -> Any:
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA synchronous" if connection.vendor == "sqlite" else "SHOW synchronous_commit")
-            return {"synchronous": cursor.fetchone()[0]}
+            return cursor.fetchone()[0]
+
+    with transaction.atomic():
+        release = ask(_user(), _dataset(), "k")
+        charge = synchronous()
+    number = ledger.attempt(release)
+    with transaction.atomic():
+        ledger.answered(release, number, data=b"1", dtype="uint8", shape=[1])
+        return {"charge": charge, "answer": synchronous()}
 
 
 if __name__ == "__main__":
