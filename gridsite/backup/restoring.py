@@ -16,6 +16,7 @@ from django.db.migrations.loader import MigrationLoader
 from apps.audit.actions import record
 from apps.audit.queries import AuditReport, verify
 from apps.audit.verbs import Verb
+from apps.budgets import ledger
 from apps.core import keys
 from gridsite.backup import databases, manifest
 from gridsite.backup.making import key_files, place_keys
@@ -54,16 +55,24 @@ def restore(source: Path, keys_source: Path | None, *, operator: str) -> Restore
         raise
     keys._signing_key.cache_clear()
     call_command("migrate", interactive=False, verbosity=0, skip_checks=True)
-    with transaction.atomic():
-        record(
-            Verb.BACKUP_RESTORED,
-            by=None,
-            target=f"backup:{digest}",
-            operator=operator,
-            made=found.made,
-            audit=list(found.audit),
-        )
+    put_in_order(found, digest, operator=operator)
     return Restored(found, verify())
+
+
+@transaction.atomic
+def put_in_order(found: Manifest, digest: str, *, operator: str) -> None:
+    """Record what was put back. No private answer that was charged and not there yet is drawn from now on: it may have
+    left after the backup was made, and a second draw for one charge would tell more than was paid for."""
+    record(
+        Verb.BACKUP_RESTORED,
+        by=None,
+        target=f"backup:{digest}",
+        operator=operator,
+        made=found.made,
+        audit=list(found.audit),
+    )
+    for release in ledger.unanswered():
+        ledger.void(release, "It was charged before the backup was made, and may have been answered after it.")
 
 
 def _public_key(folder: Path) -> str:

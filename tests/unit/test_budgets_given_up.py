@@ -17,6 +17,8 @@ from apps.core.database import in_database
 from apps.datasets.models import Dataset
 from gridclient.wire.errors import ConflictError
 from gridsite import lifespan
+from gridsite.backup import restoring
+from gridsite.backup.manifest import Manifest
 from tests.factories.budgets import NOW, answer, ask, charged, held, priced, queries_pot, question
 from tests.factories.people import People
 from tests.factories.queue import publish
@@ -70,3 +72,16 @@ def test_what_a_killed_process_left_behind_is_given_up_after_a_later_start(peopl
     asyncio.run(asyncio.wait_for(until_it_is_void(), 30))
     assert Release.objects.get(pk=left.pk).state == State.VOID
     assert Release.objects.get(pk=fresh.pk).state == State.CHARGED
+
+
+def test_what_was_charged_when_a_backup_was_made_is_never_drawn_from_it(people: People, births: Dataset) -> None:
+    """It may have been answered an hour later: of two draws for one charge, the mean tells more than was paid for."""
+    lost, kept = ask(people.scientist, births, "lost"), answer(ask(people.scientist, births, "kept"))
+    found = Manifest(1, "2026-02-01", "node", "ward", "sqlite", "", (2, ""), [], {}, {})
+    restoring.put_in_order(found, "ab" * 32, operator="root")
+    with pytest.raises(ConflictError):
+        ledger.attempt(lost)
+    assert ledger.delivered(kept).state == State.DELIVERED
+    assert list(AuditEvent.objects.values_list("verb", flat=True).order_by("-seq")[:2]) == [
+        "release_voided", "backup_restored",
+    ]  # fmt: skip
