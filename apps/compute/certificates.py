@@ -54,6 +54,8 @@ def certificate(release: Release, *, to: User) -> dict[str, Any]:
         "details": question["details"],
         "program": release.program,
         "data": _named(question["versions"], to, mine=release.user_id == to.pk),
+        "accounting": charges[0].pot.domain.accounting,
+        "may_exclude": release.may_exclude,
         "charges": [_charged(charge) for charge in charges],
         "position": release.seq,
         "hash": release.hash,

@@ -231,7 +231,7 @@ def pot_name(pot: Pot) -> str:
 
 def left_words(pot: Pot) -> str:
     """What can still be spent of a pot, as epsilon; rounded down, as little as is certain."""
-    return _down(pot.as_epsilon(pot.available(clock.now()) - pot.spent))
+    return _down(pot.as_epsilon(pot.left(clock.now())))
 
 
 def bar(pot: Pot) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def bar(pot: Pot) -> dict[str, Any]:
         "left": left_words(pot),
         "spent": _up(pot.as_epsilon(pot.spent)),
         "later": _down(pot.as_epsilon(pot.cap - available)) if available < pot.cap else "",
-        "width": 100 * pot.spent / pot.cap,
+        "width": min(100.0, 100 * pot.spent / pot.cap),
         "delta": f"{pot.delta:.2g}",
         "order": f"{float(pot.order):.4g}",
         "certain": f"{pot.epsilon_spent:.3g}",

@@ -20,6 +20,7 @@ from django.db import connection, transaction
 
 from apps.audit.actions import record
 from apps.audit.verbs import Verb
+from apps.budgets.records import FOLDER as INDIVIDUAL
 from apps.core import clock, keys
 from apps.datarequests.files import CONSTANTS
 from apps.datarequests.models import MAY_RUN, DataRequest
@@ -29,7 +30,7 @@ from gridsite.backup.databases import Snapshot
 from gridsite.backup.manifest import BackupRefusal
 
 ATTEMPTS = 5
-KEPT = ("datasets", "requests", "crowds")
+KEPT = ("datasets", "requests", "crowds", INDIVIDUAL)
 """Folders of the storage that last; the others belong to sessions that are open."""
 
 
@@ -129,7 +130,8 @@ def _copy_storage(target: Path) -> None:
 def _lasting(source: Path) -> Iterator[Path]:
     for kept in KEPT:
         for folder, inside, files in os.walk(source / kept):
-            inside[:] = [name for name in inside if not name.startswith("incoming-")]
+            # What workers make from the records of an individual pot, they make again.
+            inside[:] = [name for name in inside if not name.startswith("incoming-") and name != "cache"]
             yield from (Path(folder) / name for name in files if not name.endswith(".incoming"))
 
 
@@ -149,6 +151,9 @@ def _check_complete(found: Snapshot, storage: Path) -> None:
     for crowds in found.crowds:
         if not (storage / crowds).exists():
             raise BackupRefusal(f"The storage lacks who is behind an answer that was disclosed: {crowds}.")
+    for sealed in found.records:
+        if not (storage / sealed).exists():
+            raise BackupRefusal(f"The storage lacks a record of charges that the database names: {sealed}.")
 
 
 def key_files(folder: Path) -> dict[str, Path]:
