@@ -6,21 +6,11 @@ are run for each mutant anew.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from tests.mutants.mutant import Mutant
+from tests.mutants.singly import PEOPLE_SINGLY
 
 KERNEL, NOISE = "apps/compute/kernel.py", "apps/compute/noise.py"
 SUMS, DRAWS = "tests/property/test_kernel.py", "tests/unit/test_noise.py"
-
-
-class Mutant(NamedTuple):
-    """One mistake. `alone`: its tests need no deployment, so that conftest.py and Django are left out."""
-
-    name: str
-    file: str
-    original: str
-    replacement: str
-    tests: tuple[str, ...]
-    alone: bool = False
 
 
 def _kernel(name: str, original: str, replacement: str, *tests: str) -> Mutant:
@@ -314,5 +304,5 @@ PROGRAMS = [
 ]
 """Of whole programs, T4."""
 
-MUTANTS = [*RELEASES, *LEDGERS, *PROGRAMS]
+MUTANTS = [*RELEASES, *LEDGERS, *PROGRAMS, *PEOPLE_SINGLY]
 """All of them, by what they endanger."""
