@@ -115,17 +115,22 @@ def seal(path: Path, account: Account, contributions: Iterable[Contribution]) ->
     total = np.zeros(len(before), dtype=np.uint64)
     known, placed = len(before), []
     fresh: list[Identifiers] = []
+    worst = np.uint64(account.worst)
     for dataset, version, costs, identifiers in contributions:
         place, new = places(folder, account.log, known, dataset, version, identifiers, fresh)
         fresh += [new] if len(new) else []
         total = _longer(total, known + sum(map(len, fresh)))
-        amounts = np.minimum(costs[: len(place)], np.uint64(account.worst))
-        total[place] = np.minimum(total[place] + amounts, np.uint64(account.worst))
+        for some in _blocks(len(place)):
+            at = place[some]
+            total[at] = np.minimum(total[at] + np.minimum(costs[some], worst), worst)
         placed.append((dataset, version, place))
     active = None
     if account.tested:
-        active = _longer(before, len(total)) + total <= np.uint64(max(0, account.limit - account.uniform))
-        total *= active
+        before, active = _longer(before, len(total)), np.empty(len(total), dtype=np.bool_)
+        limit = np.uint64(max(0, account.limit - account.uniform))
+        for some in _blocks(len(total)):
+            active[some] = before[some] + total[some] <= limit
+            total[some] *= active[some]
     masks = [] if active is None else [Mask(dataset, version, len(place)) for dataset, version, place in placed]
     new = np.concatenate(fresh) if fresh else _none()
     head = Head(os.urandom(32), known, len(new), len(total), masks)
@@ -196,6 +201,10 @@ def _numbered(folder: Path, log: Sequence[str]) -> Iterator[Identifiers]:
             head = msgspec.msgpack.decode(file.read(LENGTH.unpack(file.read(LENGTH.size))[0]), type=Head)
             if head.new:
                 yield _record(np.memmap(file, dtype=np.uint8, mode="r")).identifiers
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(begin, min(begin + BLOCK, count)) for begin in range(0, count, BLOCK))
 
 
 def _none() -> Identifiers:

@@ -31,15 +31,19 @@ PEOPLE_SINGLY = [
     _replay(
         "a test without what was charged before",
         VECTORS,
-        "active = _longer(before, len(total)) + total <=",
-        "active = total <=",
+        "before[some] + total[some] <= limit",
+        "total[some] <= limit",
         _BOUNDED,
     ),
     _replay(
         "a test without what all were charged", VECTORS, "account.limit - account.uniform", "account.limit", _BOUNDED
     ),
     _replay(
-        "max in place of sum", VECTORS, "(total[place] + amounts,", "(np.maximum(total[place], amounts),", _BOUNDED
+        "max in place of sum",
+        VECTORS,
+        "total[at] + np.minimum(costs[some], worst)",
+        "np.maximum(total[at], costs[some])",
+        _BOUNDED,
     ),
     _replay(
         "records that number the same people anew",

@@ -18,7 +18,8 @@ from apps.compute.certificates import certificate
 from apps.compute.spending import FAILED
 from apps.datasets.models import Dataset
 from gridclient.wire.errors import BudgetExhaustedError, InternalError, InvalidInputError
-from tests.factories.individuals import Asker, allow, charged, number, pot_of, publish, spent, town
+from tests.factories.asker import Asker, number
+from tests.factories.individuals import allow, charged, pot_of, publish, spent, town
 from tests.factories.people import People
 
 pytestmark = pytest.mark.django_db(transaction=True)
