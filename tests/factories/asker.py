@@ -25,8 +25,8 @@ class Asker:
     """A person with a session whose worker runs here. `asked`: what the worker was told, by class and in order."""
 
     def __init__(self, user: User, folder: Path) -> None:
-        create_token(user=user, name="laptop", expires=None, by=user)
-        token = AccessToken.objects.get(user=user)
+        create_token(user=user, name=f"laptop {AccessToken.objects.count()}", expires=None, by=user)
+        token = AccessToken.objects.filter(user=user).latest("pk")
         self.caller = release.Caller(user.pk, token.pk, token.expires)
         self.recorded = Recorded()
         self.folder = folder

@@ -116,7 +116,9 @@ def test_what_people_were_charged_by_themselves_is_in_the_set_or_there_is_none(p
     (records.folder(pot) / "cache").mkdir()
     (records.folder(pot) / "cache" / "spent").write_bytes(b"made again")
     back_up(tmp_path / "set", None, operator="test")
-    found = [path.name for path in (tmp_path / "set" / "storage" / records.FOLDER).rglob("*") if path.is_file()]
+    found = [
+        path.name for path in (tmp_path / "set" / "storage" / records.FOLDER / str(pot)).rglob("*") if path.is_file()
+    ]
     assert found == [release.record]
     records.place(pot, release.record).unlink()
     with pytest.raises(BackupRefusal, match="record of charges"):
