@@ -10,7 +10,7 @@ from tests.factories import databases
 from tests.factories.accounts_node import BEFORE, LENGTH, LOUD, PEOPLE, QUIET, SEALED
 from tests.factories.ledger_node import Node
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 WITHOUT = str((PEOPLE - LOUD) * QUIET)
 """The sum of those who have something left."""
 

@@ -107,7 +107,7 @@ def test_copies_where_links_are_impossible(people: People, tmp_path: Path, monke
 
 def test_what_people_were_charged_by_themselves_is_in_the_set_or_there_is_none(people: People, tmp_path: Path) -> None:
     """Without the records, everybody would begin anew after a restore."""
-    visits = individuals.publish(people.owner, [0.5, 1.0], [1, 2], individuals.town(people.owner))
+    visits = individuals.publish(people.owner, [0.5] * 100, range(100), individuals.town(people.owner))
     individuals.allow(visits, people.scientist, people.owner)
     asker = Asker(people.scientist, tmp_path)
     asker.take(asker.total(visits))

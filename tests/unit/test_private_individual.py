@@ -99,7 +99,7 @@ def test_several_sums_are_charged_together(people: People, domain: Domain, visit
     assert (amounts[-1], amounts[0]) == (pytest.approx(worst, rel=1e-6), 0)
     assert amounts[-2] == pytest.approx(worst / 2, rel=1e-6)
     assert len(amounts) == len(PEOPLE) + 1
-    asker.take(asker.total(births, births))
+    asker.take(asker.total(visits, visits))
     assert spent(domain)[-1] == pytest.approx(2 * worst, rel=1e-6), "of two sums over the same rows, too"
 
 
