@@ -20,6 +20,7 @@ from apps.accounts.once import forget_old
 from apps.audit import countersigned as audit_log
 from apps.budgets import countersigned as ledger
 from apps.budgets import outside as ledger_head
+from apps.budgets import records
 from apps.budgets.ledger import give_up_unanswered
 from apps.compute import live
 from apps.compute.sessions import pool
@@ -99,7 +100,12 @@ def _look_at_logs() -> None:
     """A ledger that lacks its head is frozen before anybody can spend from it a second time."""
     for log in LOGS:
         countersigned.heed_kept(log)
-    if problem := ledger_head.at_start() or (not settings.GRID_DEVELOPMENT and ledger_head.undurable()):
+    problem = ledger_head.at_start()
+    if not problem:  # a ledger that was set back doesn't name the records of what it lost
+        records.remove_orphans()
+    if not problem and not settings.GRID_DEVELOPMENT:
+        problem = ledger_head.undurable()
+    if problem:
         logger.critical("The privacy ledger: %s. Run `manage.py verify_ledger`.", problem)
 
 

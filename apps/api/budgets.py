@@ -95,7 +95,8 @@ class WithdrawBudget(View):
 
 
 class Domains(View):
-    """GET: the privacy domains, with what is left of their pots for questions. POST {slug, statement, entities}."""
+    """GET: the privacy domains, with what is left of their pots for questions. POST {slug, statement, entities,
+    accounting}."""
 
     keyed = True
     scope = Scope.PUBLISH
@@ -107,7 +108,9 @@ class Domains(View):
     def post(self, request: Request) -> Response:
         body = inputs.read(request, inputs.NewDomain)
         user = caller(request)
-        made = open_domain(body.slug, statement=body.statement, entities=body.entities, by=user)
+        made = open_domain(
+            body.slug, statement=body.statement, entities=body.entities, accounting=body.accounting, by=user
+        )
         return Response(outputs.domains([made], user)[0], status=201)
 
 

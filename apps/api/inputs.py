@@ -83,11 +83,13 @@ class NewGrant(Body, frozen=True):
 
 
 class NewDomain(Body, frozen=True):
-    """A privacy domain. `statement`: why nobody in it is in another one; `entities`: the most there can be."""
+    """A privacy domain. `statement`: why nobody in it is in another one; `entities`: the most there can be;
+    `accounting`: "uniform", or "individual" where each of them is charged what it contributed."""
 
     slug: str
     statement: str
     entities: int = ENTITIES
+    accounting: str = "uniform"
 
 
 class Judgement(Body, frozen=True):

@@ -89,13 +89,12 @@ def domains(rows: Sequence[Domain], to: User) -> list[dict[str, Any]]:
                 "name": row.slug,
                 "statement": row.statement,
                 "entities": row.entities,
+                "accounting": row.accounting,
                 "epoch": row.epoch,
                 "frozen": row.frozen,
                 "epsilon": pot.epsilon,
                 "delta": pot.delta,
-                "left": pot.as_epsilon(pot.available(moment) - pot.spent)
-                if sees_all or can_open_epochs(to, row)
-                else None,
+                "left": pot.as_epsilon(pot.left(moment)) if sees_all or can_open_epochs(to, row) else None,
             }
         )
     return shown

@@ -21,12 +21,16 @@ from apps.datasets.models import Dataset
 from apps.permissions.policies import check_can_grant, check_can_publish
 from gridclient.wire.errors import ConflictError, InvalidInputError
 
+Accounting = Domain.Accounting
+
 
 @transaction.atomic
 def open_domain(
-    slug: str, *, statement: str, entities: int = ENTITIES, by: User, now: datetime | None = None
-) -> Domain:
+    slug: str, *, statement: str, entities: int = ENTITIES, accounting: str = Accounting.UNIFORM, by: User,
+    now: datetime | None = None,
+) -> Domain:  # fmt: skip
     """Open a domain of other people, with the default pots. `statement`: why nobody in it is in another domain.
+    `accounting`: "individual" where each person is charged what it contributed; then its datasets declare identifiers.
 
     Raises InvalidInputError, ConflictError where there is one of this name, PublishNotPermittedError.
     """
@@ -37,12 +41,17 @@ def open_domain(
     statement, moment = _checked(statement, "Say why nobody in it is in another domain"), now or clock.now()
     if Domain.objects.filter(slug=slug).exists():
         raise ConflictError(f"There is a domain {slug!r} already.")
-    domain = Domain(slug=slug, statement=statement, entities=entities, created=moment)
+    if accounting not in Accounting.values:
+        raise InvalidInputError(f"accounting is one of {', '.join(Accounting.values)}.")
+    domain = Domain(slug=slug, statement=statement, entities=entities, accounting=accounting, created=moment)
     pots = [_pot(domain, kind, EPSILON_NANO[kind], entities, moment) for kind in EPSILON_NANO]
     domain.save()
     for pot in pots:
         pot.save()
-    record(Verb.DOMAIN_OPENED, by=by, target=f"domain:{slug}", at=moment, statement=statement, entities=entities)
+    record(
+        Verb.DOMAIN_OPENED, by=by, target=f"domain:{slug}", at=moment, statement=statement, entities=entities,
+        accounting=accounting,
+    )  # fmt: skip
     return domain
 
 
@@ -96,12 +105,14 @@ def set_pot(
 def place(dataset: Dataset, domain: Domain, *, block: str = "", by: User, now: datetime | None = None) -> Placement:
     """Say that a dataset's people are those of a domain. Once, and before anything was released from it.
 
-    Raises ConflictError after that, InvalidInputError for a time block that isn't open, NotPermittedError for anyone
-    but the dataset's owner, and for an owner whom `policies.check_can_place` doesn't let in.
+    Raises ConflictError after that, InvalidInputError for a time block that isn't open or people without the
+    identifiers that the domain needs, NotPermittedError for anyone but the dataset's owner, and for an owner whom
+    `policies.check_can_place` doesn't let in.
     """
     check_can_grant(by, dataset)
     check_can_place(by, domain)
     lock_log()
+    check_identified(domain, dataset)
     if not Pot.objects.filter(domain=domain, epoch=domain.epoch, block=block, kind=Pot.Kind.QUERIES).exists():
         raise InvalidInputError(f"The domain {domain.slug!r} has no time block {block!r}.")
     if Placement.objects.filter(dataset=dataset).exists():
@@ -178,6 +189,15 @@ def confirm_epoch(proposal: EpochProposal, *, by: User, now: datetime | None = N
     return domain
 
 
+def check_identified(domain: Domain, dataset: Dataset) -> None:
+    """Raise InvalidInputError where a version's people have no identifiers, and the domain tells them by these."""
+    if domain.accounting == Accounting.INDIVIDUAL and dataset.versions.exclude(entities="declared").exists():
+        raise InvalidInputError(
+            f"The privacy domain {domain.slug!r} charges each person by itself, in all its datasets: say with "
+            "entities= whose rows these are."
+        )
+
+
 def _pots(domain: Domain) -> list[Pot]:
     """The pots of the domain's present epoch."""
     return list(Pot.objects.filter(domain=domain, epoch=domain.epoch))
@@ -185,6 +205,8 @@ def _pots(domain: Domain) -> list[Pot]:
 
 def _pot(domain: Domain, kind: str, epsilon_nano: int, entities: int, moment: datetime, *, block: str = "") -> Pot:
     fields = _promise(kind, epsilon_nano, entities)
+    if kind == Pot.Kind.QUERIES and domain.accounting == Accounting.INDIVIDUAL:
+        fields["uniform"] = 0
     return Pot(domain=domain, epoch=domain.epoch, kind=kind, block=block, opened=moment, **fields)
 
 

@@ -22,12 +22,13 @@ def question_digest(question: str) -> str:
 
 def release_hash(
     seq: int, key: UUID, user: UUID, once: str, question: str, charges: list[list[int]], paid: str, at: datetime,
-    previous: str,
+    previous: str, record: str = "", may_exclude: bool = False,
 ) -> str:  # fmt: skip
-    """sha256, hex, of the canonical JSON list of these nine.
+    """sha256, hex, of the canonical JSON list of the first nine, and of the last two where they say something.
 
     `question` is its digest; `charges` holds pot and amount, in the order of the pots; the time is in UTC with
-    microseconds.
+    microseconds. `record` is the digest of what each entity was charged.
     """
     moment = at.astimezone(UTC).isoformat(timespec="microseconds")
-    return digest([seq, str(key), str(user), once, question, charges, paid, moment, previous])
+    more = [record, may_exclude] if record or may_exclude else []
+    return digest([seq, str(key), str(user), once, question, charges, paid, moment, previous, *more])

@@ -1,6 +1,7 @@
 """Charge before release: the one way in which a private answer is paid for, kept and handed over.
 
-charge      in the caller's transaction: nothing is computed before it is committed
+charge      in the caller's transaction: nothing is drawn before it is committed; where each entity is charged what it
+            contributes, that is computed before, into a sealed record, and nothing else is
 attempt     a worker begins; of several, one alone can store its draw
 answered    the draw is kept: a second one is never made
 delivered   the outside head is on the disk first; from then on as often as asked
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import connection, transaction
@@ -23,10 +24,12 @@ from apps.accounts.models import User
 from apps.accounts.once import checked_key
 from apps.audit.actions import lock_log, record
 from apps.audit.verbs import Verb
-from apps.budgets import lease, outside
+from apps.budgets import accounts, lease, outside, records
+from apps.budgets.accounts import Booked, LockedPot
 from apps.budgets.models import Domain, Placement, Pot, Release
 from apps.budgets.pots import DEFAULT
 from apps.budgets.pricing import Payer, Price, Question, text_of
+from apps.budgets.records import Sealed
 from apps.budgets.states import State
 from apps.core import clock
 from apps.core.canonical import canonical
@@ -41,7 +44,7 @@ _uuid: Any = UUIDField()
 
 # By hand: these statements are on the path of every private answer, and keep the pots from all others meanwhile.
 _LOCK = (
-    "SELECT h.seq, h.hash, r.id, r.digest, d.frozen, p.id, p.cap, p.spent, p.per_year, p.epsilon_nano"
+    "SELECT h.seq, h.hash, r.id, r.digest, d.frozen, p.id, p.cap, p.spent, p.per_year, p.epsilon_nano, p.uniform"
     " FROM budgets_ledgerhead h"
     " JOIN budgets_placement l ON l.dataset_id IN {} JOIN budgets_domain d ON d.id = l.domain_id"
     " JOIN budgets_pot p ON p.domain_id = d.id AND p.epoch = d.epoch AND p.block = l.block AND p.kind = 'queries'"
@@ -56,29 +59,22 @@ _USE = (
     "INSERT INTO budgets_allowance (pot_id, payer, period, used) VALUES (%s, %s, %s, %s)"
     " ON CONFLICT (pot_id, payer, period) DO UPDATE SET used = budgets_allowance.used + excluded.used"
 )
-_SPEND = "UPDATE budgets_pot SET spent = spent + %s WHERE id = %s"
+_SPEND = "UPDATE budgets_pot SET spent = spent + %s, uniform = uniform + %s WHERE id = %s"
 _CHARGE = "INSERT INTO budgets_charge (release_id, pot_id, amount) VALUES (%s, %s, %s)"
 _STEP_HEAD = "UPDATE budgets_ledgerhead SET seq = %s, hash = %s WHERE id = 1"
 
 
-class _Pot(NamedTuple):
-    """A pot's row as it is locked; `room`: what is released of it and not spent."""
-
-    id: int
-    cap: int
-    room: int
-    epsilon_nano: int
-
-    def as_epsilon(self, amount: int) -> float:
-        return amount * self.epsilon_nano / self.cap / 1e9
-
-
-def charge(user: User, question: Question, price: Price, *, key: str, now: datetime | None = None) -> Release:
-    """Pay for an answer, in the transaction of the caller, who computes it after the commit and not before.
+def charge(
+    user: User, question: Question, price: Price, *, key: str, sealed: Sealed | None = None, failed: bool = False,
+    now: datetime | None = None,
+) -> Release:  # fmt: skip
+    """Pay for an answer, in the transaction of the caller, who draws it after the commit and not before.
 
     The same key with the same question gives the same release, whatever has become of it; `key` is the caller's own, in
-    the form of `accounts.once`. Raises BudgetExhaustedError before anything is written, ConflictError for a key of
-    another question, a frozen budget, pots that aren't those of the price any more, or a copy of the database.
+    the form of `accounts.once`. `sealed`: what it costs each entity, where that is charged; `failed`: it could not be
+    computed, and will be void. Raises `Unsealed` where it must be computed, or anew, before it can be charged,
+    BudgetExhaustedError before anything is written, ConflictError for a key of another question, a frozen budget, pots
+    that aren't those of the price any more, or a copy of the database.
     """
     now = now or clock.now()
     checked_key(key)
@@ -98,7 +94,8 @@ def charge(user: User, question: Question, price: Price, *, key: str, now: datet
     if list(pots) != [pot for pot, _ in price.charges]:
         raise ConflictError("The budget has changed since this was priced: ask again.")
     paid = _paid(pots, price, now)
-    return _write(user, price, paid, key, now, seq + 1, previous, question.program)
+    booked = accounts.booked(pots, question, price, sealed, failed=failed)
+    return _write(user, price, paid, booked, key, now, seq + 1, previous, question.program)
 
 
 def _fits(question: Question, price: Price) -> bool:
@@ -127,18 +124,18 @@ def _lock(datasets: set[UUID], user: User, key: str) -> list[Any]:
     return rows
 
 
-def _pots(rows: list[Any], now: datetime) -> dict[int, _Pot]:
+def _pots(rows: list[Any], now: datetime) -> dict[int, LockedPot]:
     """The pots, by id. Raises ConflictError where one of them is frozen."""
-    pots: dict[int, _Pot] = {}
-    for _, _, _, _, frozen, pk, cap, spent, per_year, epsilon in rows:
+    pots: dict[int, LockedPot] = {}
+    for _, _, _, _, frozen, pk, cap, spent, per_year, epsilon, uniform in rows:
         if frozen:
             raise outside.frozen_error(frozen)
         available = cap if per_year is None else Pot.objects.get(pk=pk).available(now)
-        pots[pk] = _Pot(pk, cap, max(0, available - spent), epsilon)
+        pots[pk] = LockedPot(pk, cap, spent, available, epsilon, uniform)
     return pots
 
 
-def _paid(pots: dict[int, _Pot], price: Price, now: datetime) -> list[tuple[int, str, str, int]]:
+def _paid(pots: dict[int, LockedPot], price: Price, now: datetime) -> list[tuple[int, str, str, int]]:
     """Which allowances pay, each once: pot, payer, period, amount. Raises BudgetExhaustedError."""
     amounts = dict(price.charges)
     chosen: dict[tuple[int, str, str], int] = {}
@@ -161,14 +158,14 @@ def _paid(pots: dict[int, _Pot], price: Price, now: datetime) -> list[tuple[int,
     return [(*key, amount) for key, amount in sorted(chosen.items())]
 
 
-def _room(pot: _Pot, payer: Payer, now: datetime) -> int:
+def _room(pot: LockedPot, payer: Payer, now: datetime) -> int:
     used = execute(_USED, (payer.pot, payer.key, payer.period(now))).fetchone()
     return max(0, min(payer.most - (used[0] if used else 0), pot.room))
 
 
 def _write(
-    user: User, price: Price, paid: list[tuple[int, str, str, int]], key: str, now: datetime, seq: int, previous: str,
-    program: str,
+    user: User, price: Price, paid: list[tuple[int, str, str, int]], booked: Booked, key: str, now: datetime, seq: int,
+    previous: str, program: str,
 ) -> Release:  # fmt: skip
     release = Release(
         id=uuid4(),
@@ -180,6 +177,8 @@ def _write(
         digest=price.digest,
         paid=canonical(paid).decode(),
         at=now,
+        record="" if booked.sealed is None else booked.sealed.digest,
+        may_exclude=booked.may_exclude,
         previous=previous,
     )
     release.hash = release.computed_hash([list(each) for each in price.charges])
@@ -193,11 +192,13 @@ def _write(
         epsilon=price.epsilon,
         ledger=[seq, release.hash],
     ).seq
+    if booked.sealed is not None:
+        records.keep(price.charges[0][0], booked.sealed)
     execute_together(
         [
             *((_USE, each) for each in paid),
             insertion(release),
-            *((_SPEND, (amount, pot)) for pot, amount in price.charges),
+            *((_SPEND, (amount, booked.uniform, pot)) for pot, amount in price.charges),
             *((_CHARGE, (_adapted(release.id), pot, amount)) for pot, amount in price.charges),
             (_STEP_HEAD, (seq, release.hash)),
         ]

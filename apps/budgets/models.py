@@ -27,10 +27,16 @@ MAX_REASON = 2_000
 class Domain(models.Model):
     """A population. Every dataset is of the default one unless its owner says that its people are others."""
 
+    class Accounting(models.TextChoices):
+        UNIFORM = "uniform", "uniform: an answer costs each person the most that it could cost one"
+        INDIVIDUAL = "individual", "individual: an answer costs each person what that person contributed"
+
     slug = models.SlugField(max_length=64, unique=True)
     # Why nobody in it is in another domain; of the default one there is nothing to say.
     statement = models.TextField(max_length=MAX_REASON, blank=True)
     entities = models.PositiveBigIntegerField("most entities", default=ENTITIES)
+    # How its pots of questions are charged; said when it was opened, and for good.
+    accounting = models.CharField(max_length=10, choices=Accounting.choices, default=Accounting.UNIFORM)
     epoch = models.PositiveIntegerField(default=1)
     # Why nothing is answered from it until two people open another epoch; "" where it isn't frozen.
     frozen = models.CharField(max_length=300, blank=True, default="")
@@ -42,6 +48,9 @@ class Domain(models.Model):
             models.CheckConstraint(condition=Q(entities__gte=1), name="domain_has_entities"),
             models.CheckConstraint(condition=Q(epoch__gte=1), name="domain_epochs_from_one"),
             models.CheckConstraint(condition=Q(slug=DEFAULT) | ~Q(statement=""), name="domain_has_statement"),
+            models.CheckConstraint(
+                condition=Q(accounting__in=["uniform", "individual"]), name="domain_accounting_known"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -76,7 +85,10 @@ class Pot(models.Model):
     # The Renyi order, times 1024.
     order_grid = models.PositiveIntegerField()
     cap = models.PositiveBigIntegerField()
+    # The sum of what each answer could cost an entity at most.
     spent = models.PositiveBigIntegerField(default=0)
+    # Where each entity is charged what it contributed: what all were charged alike, a part of `spent`. None elsewhere.
+    uniform = models.PositiveBigIntegerField(null=True, blank=True)
     # A lifetime cap that is released bit by bit: this much at once, and again each year. None: all of it at once.
     per_year = models.PositiveBigIntegerField(null=True, blank=True)
     opened = models.DateTimeField(default=now, editable=False)
@@ -86,7 +98,11 @@ class Pot(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["domain", "epoch", "kind", "block"], name="pot_once"),
             models.CheckConstraint(condition=Q(kind__in=["queries", "training"]), name="pot_kind_known"),
-            models.CheckConstraint(condition=Q(spent__lte=F("cap")), name="pot_not_overspent"),
+            models.CheckConstraint(
+                condition=Q(uniform__isnull=True, spent__lte=F("cap"))
+                | Q(uniform__isnull=False, uniform__lte=F("cap")),
+                name="pot_not_overspent",
+            ),
             models.CheckConstraint(condition=Q(order_grid__gt=ORDER_GRID), name="pot_order_above_one"),
             models.CheckConstraint(
                 condition=Q(delta_atto__gte=1, delta_atto__lt=ATTO, epsilon_nano__gte=1), name="pot_promises_something"
@@ -117,6 +133,14 @@ class Pot(models.Model):
             return self.cap
         return min(self.cap, self.per_year * (1 + max(0, (moment - self.opened) // YEAR)))
 
+    def left(self, moment: datetime) -> int:
+        """How much more fits: beyond, nothing is answered, or (individually) somebody may be left out."""
+        return max(0, self.available(moment) - self.spent)
+
+    def room(self, moment: datetime) -> int:
+        """The most that one more answer may take, whoever is left out of it."""
+        return self.left(moment) if self.uniform is None else self.available(moment)
+
     def as_epsilon(self, amount: int) -> float:
         """An amount as people are shown it: its share of the cap, in epsilon of the pot (half of 2.0 is 1.0)."""
         return amount * self.epsilon / self.cap
@@ -124,7 +148,7 @@ class Pot(models.Model):
     @property
     def epsilon_spent(self) -> float:
         """The epsilon that holds for what was spent so far, rounded up."""
-        return epsilon_of(self.spent, self.order, Fraction(self.delta_atto, ATTO))
+        return epsilon_of(min(self.spent, self.cap), self.order, Fraction(self.delta_atto, ATTO))
 
 
 class Release(models.Model):
@@ -147,6 +171,10 @@ class Release(models.Model):
     data = models.BinaryField(null=True, blank=True)
     dtype = models.CharField(max_length=16, blank=True, default="")
     shape = models.JSONField(null=True, blank=True)
+    # Individually: sha256 of what each entity was charged, in a file of the storage; "" elsewhere, and where it failed.
+    record = models.CharField(max_length=64, blank=True, default="", editable=False)
+    # Whoever has too little left is not in this answer. Public: it follows from the sums of worst cases.
+    may_exclude = models.BooleanField(default=False, editable=False)
     # The number of the audit event that tells of it.
     event = models.PositiveBigIntegerField()
     previous = models.CharField(max_length=64)
@@ -185,8 +213,9 @@ class Release(models.Model):
     def computed_hash(self, charges: list[list[int]]) -> str:
         """What `hash` must be. `charges`: pot and amount of each, in the order of the pots."""
         return release_hash(
-            self.seq, self.id, self.user_id, self.key, self.digest, charges, self.paid, self.at, self.previous
-        )
+            self.seq, self.id, self.user_id, self.key, self.digest, charges, self.paid, self.at, self.previous,
+            self.record, self.may_exclude,
+        )  # fmt: skip
 
 
 class Charge(models.Model):

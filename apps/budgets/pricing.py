@@ -13,7 +13,7 @@ was granted. So nobody uses up overnight, with data and friends of their own, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -149,6 +149,7 @@ def price(
     _check_program(user, question.program)
     pots = pots_of([UUID(dataset) for dataset, _ in question.versions])
     _check_population(question, pots.values())
+    _check_alone({pot.pk: pot for pot in pots.values()}.values())
     delta = min(pot.delta for pot in pots.values())
     epsilon, unit = _noise(question, epsilon, unit, delta)
     held = list(grants)
@@ -199,7 +200,7 @@ def budget(user: User, dataset: Dataset, *, grants: Iterable[Held], now: datetim
         daily=payer.daily,
         used=pot.as_epsilon(_used(payer, now)),
         spent=pot.as_epsilon(spent),
-        left=pot.as_epsilon(pot.available(now) - pot.spent),
+        left=pot.as_epsilon(pot.left(now)),
         remaining=pot.as_epsilon(room),
         frozen=pot.domain.frozen,
     )
@@ -228,6 +229,16 @@ def _check_population(question: Question, pots: Iterable[Pot]) -> None:
                 f"this answer can be about {most:,}. Its owners can open another epoch of it for more people.",
                 limit=pot.domain.entities,
             )
+
+
+def _check_alone(pots: Collection[Pot]) -> None:
+    """A record of what each person is charged is one pot's."""
+    found = next((pot for pot in pots if pot.uniform is not None), None)
+    if found is not None and len(pots) > 1:
+        raise InvalidInputError(
+            f"The privacy domain {found.domain.slug!r} charges each person by itself: ask for the sums of its data "
+            "alone, and add the answers."
+        )
 
 
 def _check_program(user: User, program: str) -> None:
@@ -331,4 +342,4 @@ def _used(payer: Payer, now: datetime) -> int:
 
 def _room(pot: Pot, payer: Payer, now: datetime) -> int:
     """How much of the pot this allowance still gives."""
-    return max(0, min(payer.most - _used(payer, now), pot.available(now) - pot.spent))
+    return max(0, min(payer.most - _used(payer, now), pot.room(now)))

@@ -1,4 +1,4 @@
-"""Is the ledger whole? Chain, books, prices, states, audit events, and the head kept outside the database."""
+"""Is the ledger whole? Chain, books, prices, records, states, audit events, and the head kept outside the database."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from django.db import connection, transaction
 
 from apps.audit.models import AuditEvent
 from apps.audit.verbs import Verb
-from apps.budgets import accountant, outside
+from apps.budgets import accountant, outside, records
 from apps.budgets.accountant import ARGMAX
 from apps.budgets.chain import DOMAIN, GENESIS, question_digest
 from apps.budgets.models import Allowance, Domain, LedgerHead, Pot, Release
 from apps.budgets.pots import ATTO, NANO
+from apps.budgets.states import State
 from apps.core import keys
 
 CHUNK = 500
@@ -52,12 +53,14 @@ def verify() -> LedgerReport:
             pots = {pot.pk: pot for pot in Pot.objects.all()}
             _check_promises(pots)
             spent: Counter[int] = Counter()
+            uniform: Counter[int] = Counter()
             used: Counter[tuple[int, str, str]] = Counter()
             for release in _chained():
                 count = release.seq
                 _check_event(release)
+                _check_record(release, pots, spent, uniform)
                 _check_books(release, pots, spent, used)
-            _check_sums(pots, spent, used)
+            _check_sums(pots, spent, uniform, used)
             if problem := outside.problem():
                 raise _Broken(problem)
         except _Broken as broken:
@@ -142,10 +145,39 @@ def _check_books(
         used[pot, payer, period] += amount
 
 
-def _check_sums(pots: dict[int, Pot], spent: Counter[int], used: Counter[tuple[int, str, str]]) -> None:
+def _check_record(release: Release, pots: dict[int, Pot], spent: Counter[int], uniform: Counter[int]) -> None:
+    """Each entity was charged by a record that is there, or all of them alike; and what may exclude somebody says so.
+
+    `spent` is that before this release.
+    """
+    accounts = [charge for charge in release.charges.all() if pots[charge.pot_id].uniform is not None]
+    if not accounts:
+        if release.record or release.may_exclude:
+            raise _Broken(f"release {release.seq} names accounts of people who have none")
+        return
+    if len(release.charges.all()) > 1:
+        raise _Broken(f"release {release.seq} was charged to accounts of people and to another pot")
+    key, amount = accounts[0].pot_id, accounts[0].amount
+    choice = json.loads(release.question)["mechanism"] == ARGMAX
+    beyond = spent[key] + amount > pots[key].available(release.at)
+    if beyond and (choice or not release.may_exclude):
+        raise _Broken(f"release {release.seq} may exclude people, and does not say so")
+    if release.record and (choice or not records.fits(key, release.record)):
+        raise _Broken(f"the record of what release {release.seq} cost each person is missing, or was changed")
+    if not (release.record or choice or release.state == State.VOID):
+        raise _Broken(f"release {release.seq} was answered and has no record of what it cost each person")
+    if not release.record and not release.may_exclude:
+        uniform[key] += amount
+
+
+def _check_sums(
+    pots: dict[int, Pot], spent: Counter[int], uniform: Counter[int], used: Counter[tuple[int, str, str]]
+) -> None:
     for key, pot in pots.items():
         if pot.spent != spent[key]:
             raise _Broken(f"pot {key} says that {pot.spent} was spent, and its charges add up to {spent[key]}")
+        if pot.uniform is not None and pot.uniform != uniform[key]:
+            raise _Broken(f"pot {key} says that everybody was charged {pot.uniform}, and it was {uniform[key]}")
     rows = {(row.pot_id, row.payer, row.period): row.used for row in Allowance.objects.all()}
     if rows != dict(used):
         raise _Broken("the allowances do not add up to what the releases name")

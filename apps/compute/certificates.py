@@ -75,6 +75,8 @@ def _certificate(
         "details": question["details"],
         "program": release.program,
         "data": _named(question["versions"], names, mine=release.user_id == to.pk),
+        "accounting": charges[0].pot.domain.accounting,
+        "may_exclude": release.may_exclude,
         "charges": [_charged(charge) for charge in charges],
         "position": release.seq,
         "hash": release.hash,

@@ -1,4 +1,5 @@
-"""From a charge to its answer: a worker draws, the ledger keeps it, and it is taken at a time that tells nothing."""
+"""From a price to its answer: what people are charged by themselves is sealed, a worker draws, the ledger keeps it, and
+it is taken at a time that tells nothing."""
 
 from __future__ import annotations
 
@@ -6,17 +7,61 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
-from apps.budgets import ledger
+from apps.budgets import ledger, records
 from apps.budgets.models import Release
 from apps.budgets.states import State
 from apps.compute import spending
-from apps.compute.messages import Draw, Value
+from apps.compute.messages import Draw, Seal, Sealed, Value, Weighed
+from apps.compute.spending import Bill, Order, Wanted
 from apps.compute.workers import Worker
 from apps.core.database import in_database
+from gridclient.program.graph import Ref
 from gridclient.wire.errors import ConflictError, GridError, InternalError
 
+MOST_SEALS = 50
+"""How often people's charges are computed anew because another answer about them came first."""
 MOST_LOOKS, LOOK_AGAIN = 20, 0.25
 """How often, and after how many seconds, an answer is looked for that another attempt draws."""
+
+
+async def paid(
+    worker: Worker, value: Ref, weighed: Weighed, wanted: Wanted, *, token: int, key: str, path: Path, begun: float
+) -> Bill:
+    """Charge an answer. Where each person is charged by itself, the worker seals first what, as often as another answer
+    about them came first.
+
+    Raises as `spending.charge`; once a worker was asked not before a time that follows from public metadata, and for
+    whatever went wrong there with one text, charged.
+    """
+    sealed, people = None, 0
+    try:
+        for _ in range(MOST_SEALS):
+            bill = await in_database(spending.charge, token, weighed, wanted, key, sealed)
+            if isinstance(bill, Bill):
+                return bill
+            people = bill.people
+            sealed = await _sealed(worker, Seal(0, value, bill.unit, weighed.clips, bill.account, str(path)), bill)
+            if sealed is None:
+                await in_database(spending.fail, token, weighed, wanted, key)
+                raise InternalError(spending.FAILED)
+        raise ConflictError("Other answers about these people were given meanwhile, again and again: ask once more.")
+    except GridError:
+        if people:
+            await not_before(begun, spending.expected(weighed, people))
+        raise
+
+
+async def _sealed(worker: Worker, question: Seal, order: Order) -> records.Sealed | None:
+    """What the worker wrote, on the disk; None where it failed."""
+    try:
+        reply = await worker.ask(question)
+    except GridError:
+        return None
+    if not isinstance(reply, Sealed):
+        return None
+    file = Path(question.path)
+    await asyncio.to_thread(records.make_durable, file)
+    return records.Sealed(reply.record, file, order.header, order.account.tested, reply.alone)
 
 
 async def draw(worker: Worker, question: Draw, charged: Release) -> None:

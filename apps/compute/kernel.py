@@ -32,16 +32,21 @@ _BEYOND = 2**31 + 1
 
 
 def release(
-    rows: NDArray[np.float64], codes: NDArray[np.int64] | None, keep: NDArray[np.bool_] | None, how: Mechanism
+    rows: NDArray[np.float64],
+    codes: NDArray[np.int64] | None,
+    keep: NDArray[np.bool_] | None,
+    how: Mechanism,
+    active: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """A private answer: the sum over entities of their clipped contributions, with noise. Returns float64 [k].
 
     rows: float64 [n, k]; codes: int64 [n], the entity of each row, or None where row i is entity i; keep: bool [n],
-    or None for all. A row that isn't kept, or whose code is no entity, contributes 0.
+    or None for all. A row that isn't kept, or whose code is no entity, contributes 0; so does an entity that isn't
+    active, bool [entities].
     Charge: (bound g)^2 / (2 sigma^2) in zCDP, which is at most C^2 / (2 sigma^2); Canonne, Kamath, Steinke 2020,
     proposition 5, coordinate by coordinate. Raises ValueError for shapes and dtypes that don't fit.
     """
-    return noisy(integer_sum(quantised(rows, codes, keep, how)), how)
+    return noisy(integer_sum(quantised(rows, codes, keep, how), active), how)
 
 
 def quantised(

@@ -116,11 +116,41 @@ class Weigh(Message, tag="weigh", frozen=True):
     value: Ref
 
 
+class Account(Message, frozen=True):
+    """A pot that charges each of its entities, at one moment. `folder`: of its records; `log`: those that count.
+
+    `uniform`: what each entity was charged besides; `limit`: the most that all of it may be; `worst`: the most that
+    this release can cost one, at a Renyi order of `order` / 1024; `tested`: whether somebody may have too little left.
+    """
+
+    folder: str
+    log: list[str]
+    uniform: int
+    limit: int
+    worst: int
+    order: int
+    tested: bool
+
+
+class Seal(Message, tag="seal", frozen=True):
+    """What does a private answer cost each entity, and who takes part? Written to `path`, which nobody else reads.
+
+    Answered by `Sealed`. `unit` and `clips` are those of `Draw`.
+    """
+
+    ask: int
+    value: Ref
+    unit: float
+    clips: list[float]
+    account: Account
+    path: str
+
+
 class Draw(Message, tag="draw", frozen=True):
     """A private answer, after it was charged. Answered by `Value`; a long one is written to `path`.
 
     `unit`: the noise of each sum, as a multiple of its clip; `clips`: those that were charged for; `epsilon`: of a
-    choice, which has no unit.
+    choice, which has no unit. `record`: the file that says who takes part; "": everybody does.
     """
 
     ask: int
@@ -129,6 +159,7 @@ class Draw(Message, tag="draw", frozen=True):
     clips: list[float]
     path: str
     epsilon: float = 0.0
+    record: str = ""
 
 
 class Export(Message, tag="export", frozen=True):
@@ -249,6 +280,14 @@ class Weighed(Message, tag="weighed", frozen=True):
     assets: list[tuple[str, int, str]]
 
 
+class Sealed(Message, tag="sealed", frozen=True):
+    """`record`: sha256 of what was written. `alone`: it holds only if nothing was charged to the pot meanwhile."""
+
+    ask: int
+    record: str
+    alone: bool
+
+
 class Value(Message, tag="value", frozen=True):
     """A computed value. `data` is None when it was written to the path asked for.
 
@@ -312,9 +351,9 @@ class Failed(Message, tag="failed", frozen=True):
         return from_code(self.code, self.message, {**self.details, "line": self.line} if self.line else self.details)
 
 
-Question = Propose | Evaluate | Examine | Weigh | Draw | Export | Load | Ingest
+Question = Propose | Evaluate | Examine | Weigh | Seal | Draw | Export | Load | Ingest
 Order = Bind | PutConstant | PutPlan | Append | Forget | Question
-Reply = Proposal | Value | Examined | Weighed | Exported | Loaded | Ingested | Failed
+Reply = Proposal | Value | Examined | Weighed | Sealed | Exported | Loaded | Ingested | Failed
 
 
 def asked(question: Question) -> list[Ref]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from apps.budgets.accountant import ARGMAX, GAUSSIAN
-from apps.compute import kernel
+from apps.compute import kernel, vector
 from apps.compute.labels import AGG
-from apps.compute.mechanism import mechanism
+from apps.compute.mechanism import Mechanism, mechanism
 from apps.compute.messages import Draw, Weigh, Weighed
 from apps.compute.programs import Program
 from apps.compute.readers import bases
@@ -71,19 +72,31 @@ def draw(program: Program, reader: TorchReader, question: Draw) -> torch.Tensor:
     fact = program.fact(question.value)
     counts = _counts(program, question.value)
     found = bases.form(program, reader, bases.bases(program, counts or question.value))
-    if [base.norm * base.most for base in found] != question.clips:
-        raise InternalError("This is not the question that was charged.")
+    check_charged(found, question.clips)
     if counts is not None:
         base = _alike(found, counts)
         rows, codes, keep = bases.rows(program, reader, base)
         how = mechanism(clip=question.clips[0], sigma=question.clips[0], size=base.size, entities=base.entities)
         scores = kernel.integer_sum(kernel.quantised(rows, codes, keep, how))
         return torch.tensor(kernel.noisy_argmax(scores, how.bound, question.epsilon)).reshape(fact.shape)
-    noisy = {base.ref: _noisy(program, reader, base, question.unit) for base in found}
+    record = vector.opened(Path(question.record)) if question.record else None
+    noisy = {base.ref: _noisy(program, reader, base, question.unit, record) for base in found}
     answer = bases.evaluate(program, reader, question.value, noisy)
     dtype = DTYPES[fact.dtype]
     # A noisy count is no integer: cut to one, it would be biased.
     return answer.to(dtype if dtype.is_floating_point else torch.float64)
+
+
+def check_charged(found: Sequence[Base], clips: Sequence[float]) -> None:
+    """Raise InternalError unless these sums are those of a price."""
+    if [base.norm * base.most for base in found] != clips:
+        raise InternalError("This is not the question that was charged.")
+
+
+def mechanism_of(base: Base, unit: float) -> Mechanism:
+    """What is done to the rows of a sum; `unit`: its noise, as a multiple of its clip."""
+    clip = base.norm * base.most
+    return mechanism(clip=clip, sigma=clip * unit, size=base.size, entities=base.entities)
 
 
 def _counts(program: Program, ref: Ref) -> Ref | None:
@@ -116,12 +129,16 @@ def _doubt(base: Base) -> tuple[list[float], float]:
     return [below], below / reach if reach else math.inf
 
 
-def _noisy(program: Program, reader: TorchReader, base: Base, unit: float) -> torch.Tensor:
-    """A base with noise, in the value's own units and shape, float64."""
+def _noisy(
+    program: Program, reader: TorchReader, base: Base, unit: float, record: vector.Record | None
+) -> torch.Tensor:
+    """A base with noise, in the value's own units and shape, float64. `record`: who takes part."""
     rows, codes, keep = bases.rows(program, reader, base)
-    clip = base.norm * base.most
-    how = mechanism(clip=clip, sigma=clip * unit, size=base.size, entities=base.entities)
-    total = kernel.release(rows, codes, keep, how) * np.asarray(base.scale)
+    active = None
+    if record is not None:
+        spec = bases.declared(program, reader, base)
+        active = record.active(spec.dataset, spec.version, base.entities)
+    total = kernel.release(rows, codes, keep, mechanism_of(base, unit), active) * np.asarray(base.scale)
     if base.centred:
         total += base.rows * np.asarray(base.centre)
     return torch.from_numpy(total).reshape(program.fact(base.ref).shape)

@@ -17,7 +17,7 @@ from apps.accounts.once import Asked, kept_reply, once
 from apps.accounts.queries import resolve_users, user_of_live_token
 from apps.audit.actions import record
 from apps.audit.verbs import Verb
-from apps.budgets.actions import place
+from apps.budgets.actions import check_identified, place
 from apps.budgets.models import Domain, Placement
 from apps.budgets.policies import check_can_place
 from apps.budgets.pots import DEFAULT
@@ -161,6 +161,7 @@ def _publish(user: User, spec: PublishSpec, ingested: Ingested, out: Path) -> di
     dataset, placed = _existing(user, spec.replace), _domain(user, spec)
     if dataset is not None:
         version = create_version(dataset, spec=spec, ingested=ingested, folder=out)
+        check_identified(_place(dataset)[0], dataset)
         verb = Verb.DATASET_REPLACED
     else:
         dataset = create_dataset(spec=spec, ingested=ingested, folder=out)

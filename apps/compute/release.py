@@ -140,13 +140,16 @@ async def private(
     worker that fails or overruns looks like any outage, and what was charged stays charged.
     """
     begun = asyncio.get_running_loop().time()
-    bill = await in_database(spending.charge, caller.token, weighed, wanted, key or uuid4().hex)
+    sealed = path.with_name(f"{path.name}-sealed")
+    bill = await drawing.paid(
+        worker, value, weighed, wanted, token=caller.token, key=key or uuid4().hex, path=sealed, begun=begun
+    )
     if bill.release.state == Stage.CHARGED:
-        question = Draw(0, value, bill.unit, weighed.clips, str(path), bill.receipt["epsilon"])
+        question = Draw(0, value, bill.unit, weighed.clips, str(path), bill.receipt["epsilon"], bill.record)
         try:
             await drawing.draw(worker, question, bill.release)
         finally:
-            await drawing.not_before(begun, spending.expected(weighed))
+            await drawing.not_before(begun, spending.expected(weighed, bill.people))
     kept = await drawing.taken(bill.release)
     answer = await in_database(_inline_or_file, bytes(kept.data or b""), kept.dtype, kept.shape or [], path)
     return Released(answer, "release", key=_KEY, receipt=bill.receipt)

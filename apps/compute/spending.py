@@ -14,14 +14,16 @@ from apps.accounts.models import User
 from apps.accounts.queries import user_of_live_token
 from apps.audit.actions import lock_log, record
 from apps.audit.verbs import Verb
-from apps.budgets import ledger, pricing
+from apps.budgets import ledger, pricing, records
 from apps.budgets.accountant import ARGMAX
-from apps.budgets.models import Release
+from apps.budgets.accounts import Unsealed, log
+from apps.budgets.models import Domain, Pot, Release
 from apps.budgets.pricing import Held, Price, Question
+from apps.budgets.records import Sealed
 from apps.budgets.states import State
 from apps.compute import keeping
 from apps.compute.mechanism import mechanism
-from apps.compute.messages import Weighed
+from apps.compute.messages import Account, Weighed
 from apps.core.clock import now as moment
 from apps.datasets.models import Dataset
 from apps.permissions.models import Grant
@@ -75,11 +77,25 @@ class Quote(NamedTuple):
 
 
 class Bill(NamedTuple):
-    """A release that is paid for, or was; `unit`: the noise of each sum, as a multiple of its clip."""
+    """A release that is paid for, or was; `unit`: the noise of each sum, as a multiple of its clip.
+
+    `record`: the file that says who takes part; "": everybody does. `people`: as of `expected`.
+    """
 
     release: Release
     unit: float
     receipt: dict[str, Any]
+    record: str
+    people: int
+
+
+class Order(NamedTuple):
+    """Nothing is paid for yet: a worker must seal first what it costs each person. `header`: as of `Sealed`."""
+
+    account: Account
+    unit: float
+    header: int
+    people: int
 
 
 def quote(user: User, weighed: Weighed, wanted: Wanted, *, now: datetime | None = None) -> Quote:
@@ -134,12 +150,13 @@ def budget(user: User, dataset: Dataset) -> pricing.Budget:
 
 
 @transaction.atomic
-def charge(token: int, weighed: Weighed, wanted: Wanted, key: str) -> Bill:
+def charge(token: int, weighed: Weighed, wanted: Wanted, key: str, sealed: Sealed | None = None) -> Bill | Order:
     """Charge a private answer, or find the one that was charged under this key, or the same answer in the store.
 
-    Raises as `quote`, before anything is charged TooNoisyError, and LimitExceededError where too much is kept for the
-    account, BudgetExhaustedError, ConflictError for a key of another question, InternalError where what was charged
-    under this key failed.
+    Where its people are charged each by itself, the first call gives an `Order`, and so does every later one that came
+    too late with what was sealed. Raises as `quote`; before anything is charged TooNoisyError, and LimitExceededError
+    where too much is kept for the account; BudgetExhaustedError, ConflictError for a key of another question,
+    InternalError where what was charged under this key failed.
     """
     lock_log()  # whoever took a right away, and was told so, may rely on it
     user = user_of_live_token(token)
@@ -149,7 +166,10 @@ def charge(token: int, weighed: Weighed, wanted: Wanted, key: str) -> Bill:
     stored = release is not None and (release.user_id, release.key) != (user.pk, key)
     if release is None:
         nbytes = keeping.checked(user, key, weighed, found.price)
-        release = ledger.charge(user, found.question, found.price, key=key)
+        try:
+            release = ledger.charge(user, found.question, found.price, key=key, sealed=sealed)
+        except Unsealed as unsealed:
+            return _order(unsealed, found.price.unit)
         keeping.count(user, nbytes)
     elif stored:
         record(Verb.VALUE_RELEASED, by=user, target=f"release:{release.pk}", route="release", stored=True)
@@ -163,8 +183,42 @@ def charge(token: int, weighed: Weighed, wanted: Wanted, key: str) -> Bill:
         "cost": cost,
         "remaining": found.price.remaining - cost,
         "sigmas": [found.price.unit * spread for spread in weighed.spread],
+        "may_exclude": release.may_exclude,
     }
-    return Bill(release, found.price.unit, receipt)
+    pot = found.price.charges[0][0]
+    file = str(records.place(pot, release.record)) if release.record else ""
+    return Bill(release, found.price.unit, receipt, file, _people(pot) if file else 0)
+
+
+def _order(unsealed: Unsealed, unit: float) -> Order:
+    pot = unsealed.pot
+    account = Account(
+        folder=str(records.folder(pot.id)),
+        log=log(pot.id),
+        uniform=pot.uniform or 0,
+        limit=pot.available,
+        worst=unsealed.worst,
+        order=Pot.objects.values_list("order_grid", flat=True).get(pk=pot.id),
+        tested=unsealed.tested,
+    )
+    return Order(account, unit, pot.spent, _people(pot.id))
+
+
+def _people(pot: int) -> int:
+    return Domain.objects.values_list("entities", flat=True).get(pots=pot)
+
+
+@transaction.atomic
+def fail(token: int, weighed: Weighed, wanted: Wanted, key: str) -> None:
+    """What this answer would cost each person could not be computed: charge it, and give it up.
+
+    A failure may depend on values. If it were free, a program could be made to tell of them by it as often as it
+    likes. Raises as `charge`.
+    """
+    lock_log()
+    user = user_of_live_token(token)
+    found = quote(user, weighed, wanted)
+    give_up(ledger.charge(user, found.question, found.price, key=key, failed=True))
 
 
 def give_up(release: Release) -> None:
@@ -173,9 +227,15 @@ def give_up(release: Release) -> None:
         ledger.void(release, "The worker did not give an answer.")
 
 
-def expected(weighed: Weighed) -> float:
-    """Seconds that a draw takes, from public metadata, generously: a power of two of a millisecond."""
+def expected(weighed: Weighed, people: int = 0) -> float:
+    """Seconds that a draw takes, from public metadata, generously: a power of two of a millisecond.
+
+    `people`: the most that have accounts, where each is charged by itself: then all is computed twice, and what each of
+    them was charged is read and written.
+    """
     seconds = 2e-3 + weighed.flops / 5e8 + weighed.numbers / 1e7
+    if people:
+        seconds = 2 * seconds + 0.1 + people / 2e6
     return 1e-3 * 2.0 ** math.ceil(math.log2(seconds / 1e-3))
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load_file, save_file
 
-from apps.compute import closed, memory, messages, private, states
+from apps.compute import closed, memory, messages, private, sealing, states
 from apps.compute.constants import raw_bytes
 from apps.compute.labels import PUBLIC
 from apps.compute.messages import LENGTH, Limits
@@ -66,6 +66,7 @@ class Session:
             messages.Propose: self.propose,
             messages.Evaluate: self.evaluate,
             messages.Weigh: lambda question: private.weigh(self.program, self.reader, question),
+            messages.Seal: lambda question: sealing.seal(self.program, self.reader, question),
             messages.Draw: self.draw,
             messages.Examine: self.examine,
             messages.Export: self.export,

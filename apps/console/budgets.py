@@ -51,6 +51,14 @@ class OpenDomain(Act):
         widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "numeric"}),
         help_text="The most there can ever be: delta is at most a tenth of its inverse.",
     )
+    accounting = forms.ChoiceField(
+        label="What an answer costs",
+        choices=Domain.Accounting.choices,
+        required=False,
+        widget=UnfoldAdminSelectWidget,
+        help_text="For good. Individual needs identifiers of the people in all its datasets; who contributes little is "
+        "then answered for longer, and who has nothing left is silently in no answer.",
+    )
 
     @classmethod
     def allowed(cls, user: User, obj: Any) -> bool:
@@ -59,7 +67,11 @@ class OpenDomain(Act):
     def run(self) -> Domain:
         words = self.cleaned_data
         return verbs.open_domain(
-            words["name"].strip(), statement=words["statement"], entities=words["entities"], by=self.user
+            words["name"].strip(),
+            statement=words["statement"],
+            entities=words["entities"],
+            accounting=words["accounting"] or Domain.Accounting.UNIFORM,
+            by=self.user,
         )
 
 
@@ -169,6 +181,7 @@ class DomainAdmin(GridAdmin):
             ("Name", obj.slug),
             ("Its people", obj.statement or "everybody whose owner named no other domain"),
             ("Most people", f"{obj.entities:,}"),
+            ("Accounting", obj.get_accounting_display()),
             ("Epoch", obj.epoch),
             ("Opened", obj.created),
             ("Datasets", [link(user, each) for each in datasets]),
@@ -231,7 +244,7 @@ def pot_name(pot: Pot) -> str:
 
 def left_words(pot: Pot) -> str:
     """What can still be spent of a pot, as epsilon; rounded down, as little as is certain."""
-    return _down(pot.as_epsilon(pot.available(clock.now()) - pot.spent))
+    return _down(pot.as_epsilon(pot.left(clock.now())))
 
 
 def bar(pot: Pot) -> dict[str, Any]:
@@ -243,7 +256,7 @@ def bar(pot: Pot) -> dict[str, Any]:
         "left": left_words(pot),
         "spent": _up(pot.as_epsilon(pot.spent)),
         "later": _down(pot.as_epsilon(pot.cap - available)) if available < pot.cap else "",
-        "width": 100 * pot.spent / pot.cap,
+        "width": min(100.0, 100 * pot.spent / pot.cap),
         "delta": f"{pot.delta:.2g}",
         "order": f"{float(pot.order):.4g}",
         "certain": f"{pot.epsilon_spent:.3g}",

@@ -15,10 +15,15 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
+from apps.budgets.records import FOLDER, RECORDS
 from apps.datarequests.models import MAX_FAILURES
 from apps.datarequests.transitions import State
 from gridsite.backup.manifest import BackupRefusal
 
+_CROWDS = "SELECT DISTINCT crowds FROM compute_disclosure WHERE crowds <> ''"
+_SEALED = (
+    "SELECT c.pot_id, r.record FROM budgets_release r JOIN budgets_charge c ON c.release_id = r.id WHERE r.record <> ''"
+)
 FILES = {"sqlite": "database.sqlite3", "postgresql": "database.dump"}
 # Options of a connection that libpq's programs read from their environment.
 _PG_OPTIONS = {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "connect_timeout": "PGCONNECT_TIMEOUT"}
@@ -31,8 +36,7 @@ class Snapshot:
     audit: tuple[int, str]
     migrations: list[tuple[str, str]]
     versions: set[str]
-    answers: set[str]
-    crowds: set[str]
+    files: set[str]
     may_run: set[UUID]
 
 
@@ -51,8 +55,14 @@ def _read(query: Callable[[str], list[Any]]) -> Snapshot:
             f"datasets/{UUID(str(dataset))}/{number}"
             for dataset, number in query("SELECT dataset_id, number FROM datasets_datasetversion")
         },
-        {f"requests/{UUID(str(key))}/answer" for key, _, _, answered in requests if answered},
-        {f"crowds/{name}" for (name,) in query("SELECT DISTINCT crowds FROM compute_disclosure WHERE crowds <> ''")},
+        {
+            *(f"requests/{UUID(str(key))}/answer" for key, _, _, answered in requests if answered),
+            *(
+                f"crowds/{name}"
+                for (name,) in query("SELECT DISTINCT crowds FROM compute_disclosure WHERE crowds <> ''")
+            ),
+            *(f"{FOLDER}/{pot}/{RECORDS}/{name}" for pot, name in query(_SEALED)),
+        },
         {
             UUID(str(key))
             for key, state, failures, answered in requests

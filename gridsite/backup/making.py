@@ -20,6 +20,7 @@ from django.db import connection, transaction
 
 from apps.audit.actions import record
 from apps.audit.verbs import Verb
+from apps.budgets.records import FOLDER as INDIVIDUAL
 from apps.core import clock, keys
 from apps.datarequests.files import CONSTANTS
 from apps.datarequests.models import MAY_RUN, DataRequest
@@ -29,7 +30,7 @@ from gridsite.backup.databases import Snapshot
 from gridsite.backup.manifest import BackupRefusal
 
 ATTEMPTS = 5
-KEPT = ("datasets", "requests", "crowds")
+KEPT = ("datasets", "requests", "crowds", INDIVIDUAL)
 """Folders of the storage that last; the others belong to sessions that are open."""
 
 
@@ -129,7 +130,8 @@ def _copy_storage(target: Path) -> None:
 def _lasting(source: Path) -> Iterator[Path]:
     for kept in KEPT:
         for folder, inside, files in os.walk(source / kept):
-            inside[:] = [name for name in inside if not name.startswith("incoming-")]
+            # What workers make from the records of an individual pot, they make again.
+            inside[:] = [name for name in inside if not name.startswith("incoming-") and name != "cache"]
             yield from (Path(folder) / name for name in files if not name.endswith(".incoming"))
 
 
@@ -143,12 +145,9 @@ def _check_complete(found: Snapshot, storage: Path) -> None:
     for version in found.versions:
         if not any((storage / version).glob("*")):
             raise BackupRefusal(f"The storage lacks a dataset's version that the database names: {version}.")
-    for answer in found.answers:
-        if not (storage / answer).exists():
-            raise BackupRefusal(f"The storage lacks an answer that the database names: {answer}.")
-    for crowds in found.crowds:
-        if not (storage / crowds).exists():
-            raise BackupRefusal(f"The storage lacks who is behind an answer that was disclosed: {crowds}.")
+    for file in found.files:
+        if not (storage / file).exists():
+            raise BackupRefusal(f"The storage lacks a file that the database names: {file}.")
 
 
 def key_files(folder: Path) -> dict[str, Path]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from apps.compute import kernel, noise
 from apps.compute.mechanism import mechanism
-from tests.bench import answers, ledger
+from tests.bench import answers, individual, ledger
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = 1_000_000
@@ -44,6 +44,7 @@ def run() -> bool:
     for entities in ENTITIES:
         for coded in (False, True):
             met &= _released(entities, coded)
+    met &= individual.run()
     met &= answers.run()
     return ledger.run() and met
 

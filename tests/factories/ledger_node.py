@@ -28,10 +28,11 @@ STEPS = ("transaction", "committed", "charged", "attempted", "answered", "head",
 
 @dataclass
 class Node:
-    """A deployment. `database`: its address on PostgreSQL; "" for SQLite in the folder."""
+    """A deployment. `database`: its address on PostgreSQL; "" for SQLite in the folder. `module`: of its commands."""
 
     folder: Path
     database: str = ""
+    module: str = "tests.factories.ledger_node"
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         """Begin a command; it ends when its standard input is closed, if it waits at all."""
@@ -45,7 +46,7 @@ class Node:
         if self.database:
             environment["GRID_DATABASE_URL"] = self.database
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.factories.ledger_node", *command],
+            [sys.executable, "-m", self.module, *command],
             cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -73,11 +74,11 @@ class Node:
                 closing(sqlite3.connect(folder / "db.sqlite3")) as theirs,
             ):
                 ours.backup(theirs)
-            return Node(folder)
+            return Node(folder, module=self.module)
         name = f"ledger_{folder.name}"
         with databases.administrator() as cursor:
             cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE "{urlsplit(self.database).path[1:]}"')
-        return Node(folder, databases.make_database(name))
+        return Node(folder, databases.make_database(name), self.module)
 
 
 def main(command: str, *arguments: str) -> dict[str, Any]:

@@ -6,21 +6,11 @@ are run for each mutant anew.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from tests.mutants.mutant import Mutant
+from tests.mutants.singly import PEOPLE_SINGLY
 
 KERNEL, NOISE = "apps/compute/kernel.py", "apps/compute/noise.py"
 SUMS, DRAWS = "tests/property/test_kernel.py", "tests/unit/test_noise.py"
-
-
-class Mutant(NamedTuple):
-    """One mistake. `alone`: its tests need no deployment, so that conftest.py and Django are left out."""
-
-    name: str
-    file: str
-    original: str
-    replacement: str
-    tests: tuple[str, ...]
-    alone: bool = False
 
 
 def _kernel(name: str, original: str, replacement: str, *tests: str) -> Mutant:
@@ -293,27 +283,26 @@ PROGRAMS = [
     Mutant(
         "mask before map: null records that count",
         "apps/compute/private.py",
-        "kernel.release(rows, codes, keep, how)",
-        "kernel.release(rows, codes, None, how)",
+        "kernel.release(rows, codes, keep, mechanism_of(base, unit), active)",
+        "kernel.release(rows, codes, None, mechanism_of(base, unit), active)",
         (f"{PEOPLE}::test_null_records_contribute_nothing_after_every_map",),
     ),
     Mutant(
         "answer before charge",
         "apps/compute/release.py",
-        "    bill = await in_database(spending.charge,",
-        "    await worker.ask(Draw(0, value, 8.0, weighed.clips, str(path)))\n"
-        "    bill = await in_database(spending.charge,",
+        "    bill = await drawing.paid(",
+        "    await worker.ask(Draw(0, value, 8.0, weighed.clips, str(path)))\n    bill = await drawing.paid(",
         (f"{PEOPLE}::TestCharging::test_a_charge_is_there_before_anything_is_drawn",),
     ),
     Mutant(
         "clips that were not charged for",
         "apps/compute/private.py",
-        "if [base.norm * base.most for base in found] != question.clips:",
+        "if [base.norm * base.most for base in found] != clips:",
         "if False:",
         (f"{PEOPLE}::test_what_was_charged_for_other_clips_is_not_drawn",),
     ),
 ]
 """Of whole programs, T4."""
 
-MUTANTS = [*RELEASES, *LEDGERS, *PROGRAMS]
+MUTANTS = [*RELEASES, *LEDGERS, *PROGRAMS, *PEOPLE_SINGLY]
 """All of them, by what they endanger."""

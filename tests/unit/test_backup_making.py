@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from apps.budgets import records
+from apps.budgets.models import Release
 from apps.datarequests import actions
 from apps.datarequests.files import CONSTANTS
 from gridsite.backup import databases, making
 from gridsite.backup.databases import Snapshot
 from gridsite.backup.making import back_up
 from gridsite.backup.manifest import BackupRefusal
+from tests.factories import individuals
+from tests.factories.asker import Asker
 from tests.factories.people import People
 from tests.factories.queue import publish, submit
 
@@ -99,3 +103,23 @@ def test_copies_where_links_are_impossible(people: People, tmp_path: Path, monke
     back_up(tmp_path / "set", None, operator="test")
     files = [path for path in (tmp_path / "set" / "storage").rglob("*") if path.is_file()]
     assert files and all(path.stat().st_nlink == 1 for path in files)
+
+
+def test_what_people_were_charged_by_themselves_is_in_the_set_or_there_is_none(people: People, tmp_path: Path) -> None:
+    """Without the records, everybody would begin anew after a restore."""
+    visits = individuals.publish(people.owner, [0.5] * 100, range(100), individuals.town(people.owner))
+    individuals.allow(visits, people.scientist, people.owner)
+    asker = Asker(people.scientist, tmp_path)
+    asker.take(asker.total(visits))
+    release = Release.objects.get()
+    pot = release.charges.get().pot_id
+    (records.folder(pot) / "cache").mkdir()
+    (records.folder(pot) / "cache" / "spent").write_bytes(b"made again")
+    back_up(tmp_path / "set", None, operator="test")
+    found = [
+        path.name for path in (tmp_path / "set" / "storage" / records.FOLDER / str(pot)).rglob("*") if path.is_file()
+    ]
+    assert found == [release.record]
+    records.place(pot, release.record).unlink()
+    with pytest.raises(BackupRefusal, match="record of charges"):
+        back_up(tmp_path / "another", None, operator="test")

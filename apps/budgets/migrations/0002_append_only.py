@@ -4,15 +4,15 @@ from django.db import migrations
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import StateApps
 
-from apps.budgets.triggers import GUARD
+from apps.budgets.triggers import FIRST
 
 
 def install(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    GUARD.install(schema_editor.connection)
+    FIRST.install(schema_editor.connection)
 
 
 def remove(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    GUARD.remove(schema_editor.connection)
+    FIRST.remove(schema_editor.connection)
 
 
 class Migration(migrations.Migration):

@@ -35,6 +35,7 @@ from apps.compute.readers.people import People, people
 from apps.compute.readers.torch import TorchReader
 from apps.compute.rules.networks import MEAN, NONE, broadcast
 from apps.compute.targets import DTYPES
+from apps.datasets.assets import AssetSpec
 from gridclient.program.graph import Ref
 from gridclient.wire.errors import InvalidInputError, LimitExceededError
 
@@ -106,6 +107,14 @@ def rows(program: Program, reader: TorchReader, base: Base) -> Rows:
     scale = torch.tensor(base.scale, dtype=torch.float64)
     scaled = torch.where(scale > 0, (found - torch.tensor(base.centre, dtype=torch.float64)) / scale, 0.0)
     return scaled.numpy(), folk.codes(), folk.keep()
+
+
+def declared(program: Program, reader: TorchReader, base: Base) -> AssetSpec:
+    """The version whose identifiers name the entities of a base. Raises InvalidInputError where none does."""
+    found = _people(program, reader, base.ref).declared
+    if found is None:
+        raise InvalidInputError("People without declared identifiers have no accounts of their own.")
+    return found
 
 
 def evaluate(program: Program, reader: TorchReader, ref: Ref, given: Mapping[Ref, torch.Tensor]) -> torch.Tensor:

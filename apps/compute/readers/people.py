@@ -41,12 +41,16 @@ class People(NamedTuple):
     most: int
     even: bool
 
+    @property
+    def declared(self) -> AssetSpec | None:
+        """The version whose identifiers say which rows are of one entity; None: each row is one."""
+        return next((spec for spec in self.specs if spec.entities == "declared"), None)
+
     def codes(self) -> NDArray[np.int64] | None:
         """The entity of each row, int64 [n]; None: row i is entity i."""
-        declared = next((spec for spec in self.specs if spec.entities == "declared"), None)
-        if declared is None:
+        if self.declared is None:
             return None if self.places is None else np.maximum(self.places, 0)
-        found = _entities(declared)
+        found = _entities(self.declared)
         return found if self.places is None else found[np.maximum(self.places, 0)]
 
     def keep(self) -> NDArray[np.bool_] | None:
@@ -77,9 +81,18 @@ def _entities(spec: AssetSpec) -> NDArray[np.int64]:
 @lru_cache(maxsize=16)
 def _numbered(version: _Version) -> NDArray[np.int64]:
     """The entity of each row of a version that declares them: int64 [n], its place in the order of the identifiers."""
-    identifiers = np.ascontiguousarray(mapped.entities(version.spec))
-    whole = identifiers.view(f"S{identifiers.shape[1]}").reshape(-1)
-    return np.unique(whole, return_inverse=True)[1].astype(np.int64)
+    return np.unique(_whole(version.spec), return_inverse=True)[1].astype(np.int64)
+
+
+def identifiers(spec: AssetSpec) -> NDArray[np.bytes_]:
+    """Of each entity of a version that declares them, S32 [entities], in the order of their codes."""
+    return np.unique(_whole(spec))
+
+
+def _whole(spec: AssetSpec) -> NDArray[np.bytes_]:
+    found = np.ascontiguousarray(mapped.entities(spec))
+    whole: NDArray[np.bytes_] = found.view(f"S{found.shape[1]}").reshape(-1)
+    return whole
 
 
 def people(program: Program, reader: TorchReader, above: Ref, label: Label) -> People:

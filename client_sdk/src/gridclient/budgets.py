@@ -69,10 +69,13 @@ class Budgets:
         """Who asked for which budget, oldest first: mine, and those on datasets of mine."""
         return BudgetRequest.listed(self.http.pages("budget-requests/", state=state), http=self.http)
 
-    def open_domain(self, name: str, *, statement: str, entities: int = 100_000) -> Domain:
+    def open_domain(self, name: str, *, statement: str, entities: int = 100_000, accounting: str = "uniform") -> Domain:
         """Open a privacy domain: a population with a budget of its own. `statement`: why nobody in it is in another
-        one, which the audit log keeps; `entities`: the most people there can be. Publish into it with `domain=name`."""
-        return Domain(self.http.post("domains/", slug=name, statement=statement, entities=entities))
+        one, which the audit log keeps; `entities`: the most people there can be; `accounting`: "individual" charges
+        each person what that person contributed, for good, and takes only datasets with `entities=`. Publish into it
+        with `domain=name`."""
+        made = {"slug": name, "statement": statement, "entities": entities, "accounting": accounting}
+        return Domain(self.http.post("domains/", **made))
 
     def domains(self) -> Listing[Domain]:
         """The privacy domains of this node, with what is left of their budgets."""

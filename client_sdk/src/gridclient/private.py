@@ -52,7 +52,8 @@ class Estimate:
 class Receipt:
     """What a private answer was charged. `stored`: it was given before, and cost nothing this time.
 
-    `id`: of the release, whose certificate is `node.certificate(id)`; `position`: in the node's ledger.
+    `id`: of the release, whose certificate is `node.certificate(id)`; `position`: in the node's ledger. `may_exclude`:
+    its people are charged each by itself, and whoever has too little left is not in it; nobody can see who, or whether.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Receipt:
     sigma: float
     within_95: float
     of_range: float
+    may_exclude: bool
     sigmas: tuple[float, ...] = field(repr=False)
     """Standard deviation of the noise of each number; one where they are equal."""
 

@@ -85,8 +85,8 @@ class Budget(Record):
 
 
 class Domain(Record):
-    """A privacy domain: `name`, `statement` (why its people are in no other), `entities`, `epoch`, `frozen` (why, or
-    ""), and of its pot for questions `epsilon`, `delta`, `left`."""
+    """A privacy domain: `name`, `statement` (why its people are in no other), `entities`, `accounting`, `epoch`,
+    `frozen` (why, or ""), and of its pot for questions `epsilon`, `delta`, `left`."""
 
     shown = ("name", "epsilon", "left", "epoch", "entities", "frozen")
 

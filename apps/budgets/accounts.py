@@ -1,0 +1,103 @@
+"""Pots that charge each entity what it contributed: what a release is booked as, and what must be sealed before.
+
+`spent` is the sum of what every answer could cost an entity at most. As long as another one fits below what is released
+of the cap, nobody can be exhausted: each was charged no more than that. Beyond, whoever is, is left out, silently; all
+that is public is that this may be so. Feldman and Zrnic 2021, individual Renyi filters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from apps.budgets.accountant import GAUSSIAN
+from apps.budgets.models import Release
+from apps.budgets.pricing import Price, Question
+from apps.budgets.records import Sealed
+from gridclient.wire.errors import BudgetExhaustedError, InternalError
+
+MOST_BEYOND = 1_000
+"""Answers from one pot that may leave somebody out. Public: what ends the questions must not be who is left."""
+
+
+class LockedPot(NamedTuple):
+    """A pot's row as it is locked; `available`: what is released of it, spent or not."""
+
+    id: int
+    cap: int
+    spent: int
+    available: int
+    epsilon_nano: int
+    uniform: int | None
+
+    @property
+    def room(self) -> int:
+        """As `Pot.room`."""
+        return max(0, self.available - self.spent) if self.uniform is None else self.available
+
+    def as_epsilon(self, amount: int) -> float:
+        """As `Pot.as_epsilon`."""
+        return amount * self.epsilon_nano / self.cap / 1e9
+
+
+class Booked(NamedTuple):
+    """`uniform`: what everybody is charged alike; `sealed`: what each entity is charged."""
+
+    uniform: int
+    sealed: Sealed | None
+    may_exclude: bool
+
+
+class Unsealed(Exception):
+    """What a release costs each entity must be computed, on this state of the pot, before it can be charged.
+
+    `worst`: the most that it costs one; `tested`: whether somebody may have too little left for that.
+    """
+
+    def __init__(self, pot: LockedPot, worst: int, *, tested: bool) -> None:
+        super().__init__()
+        self.pot, self.worst, self.tested = pot, worst, tested
+
+
+def booked(
+    pots: Mapping[int, LockedPot], question: Question, price: Price, sealed: Sealed | None, *, failed: bool
+) -> Booked:
+    """How a release is booked that its allowances pay for. Raises Unsealed, BudgetExhaustedError."""
+    if all(pot.uniform is None for pot in pots.values()):
+        return Booked(0, None, False)
+    if len(pots) > 1:
+        raise InternalError("Several pots of which one has accounts of its entities were to be charged together.")
+    (pot,) = pots.values()
+    worst = price.charges[0][1]
+    beyond = pot.spent + worst > pot.available
+    if question.mechanism != GAUSSIAN:
+        if beyond:
+            raise BudgetExhaustedError(
+                "A choice costs everybody alike, and for some people so much may not be left. Sums, means and counts "
+                "are still answered, without whoever has too little left.",
+                remaining=pot.as_epsilon(max(0, pot.available - pot.spent)),
+            )
+        return Booked(worst, None, False)
+    if beyond and _number_beyond(pot.id) >= MOST_BEYOND:
+        raise BudgetExhaustedError(
+            f"{MOST_BEYOND:,} answers were given since there may be people with nothing left: that is all of this "
+            "budget. Its owners can open another epoch.",
+            remaining=0.0,
+        )
+    if failed:
+        # Who would have been left out, nobody knows: a charge to everybody could be more than somebody has.
+        return Booked(0 if beyond else worst, None, beyond)
+    stale = sealed is not None and (sealed.tested or sealed.alone) and sealed.header != pot.spent
+    if sealed is None or stale or (beyond and not sealed.tested):
+        raise Unsealed(pot, worst, tested=beyond)
+    return Booked(0, sealed, sealed.tested)
+
+
+def _number_beyond(pot: int) -> int:
+    return Release.objects.filter(charges__pot=pot, may_exclude=True).count()
+
+
+def log(pot: int) -> list[str]:
+    """The records that count, in the order of the ledger."""
+    found = Release.objects.filter(charges__pot=pot).exclude(record="")
+    return list(found.order_by("seq").values_list("record", flat=True))
