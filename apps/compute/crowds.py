@@ -10,8 +10,10 @@ Numbers that collide make a difference look smaller than it is, hence never safe
 equal is decided by a digest of the whole identifiers. Two crowds may both be known where
 
     1. their people, if they can be compared, are the same or differ in at least k;
-    2. their prints, if their data are not the same, are equal, or differ in at least k times the rows of an entity,
-       or in most of them: an overlapping dataset without common identifiers, or a corrected value, shows here;
+    2. their prints are equal, or differ in at least k times the rows of an entity, or in most of them: an overlapping
+       dataset without common identifiers, or a corrected value, shows here. Of one version, and of equal data whose
+       rows are people by their place, rule 1 says it, but where the people are the same and have several rows: then
+       whole rows are the same or differ in so many;
     3. they are not of two versions of one dataset whose rows are people without identifiers and whose data differ:
        who left and who came cannot be known, so that only one version is answered by itself.
 """
@@ -97,7 +99,7 @@ class Read(NamedTuple):
     """Crowds in memory: of each cell, the people and the prints."""
 
     crowds: Crowds
-    cells: list[tuple[Loaded, list[Loaded]]]
+    cells: list[tuple[Loaded, dict[str, Loaded]]]
 
 
 class Earlier:
@@ -132,34 +134,46 @@ def decode(data: bytes) -> Crowds:
 
 def name(crowds: Crowds, encoded: bytes) -> str:
     """Of its file, see `messages.Examined`."""
-    people = hashlib.sha256(b"".join(sorted({cell.people.digest for cell in crowds.cells}))).hexdigest()
+    cells = sorted({cell.people.digest + cell.prints[WHOLE_ROW].digest for cell in crowds.cells})
+    people = hashlib.sha256(b"".join(cells)).hexdigest()
     return people[:PEOPLE] + hashlib.sha256(encoded).hexdigest()[PEOPLE:]
 
 
 def read(crowds: Crowds) -> Read:
     """To compare it with others."""
     return Read(
-        crowds, [(cell.people.loaded(), [each.loaded() for each in cell.prints.values()]) for cell in crowds.cells]
+        crowds,
+        [
+            (cell.people.loaded(), {column: each.loaded() for column, each in cell.prints.items()})
+            for cell in crowds.cells
+        ],
     )
 
 
 def compatible(new: Read, known: Read, k: int) -> bool:
     """Whether an answer may be known beside another one: see the rules above. Every pair of cells is compared.
 
-    Of answers from the same version, nothing but the people is compared.
+    Of answers from the same version, nothing but the people and their whole rows is compared.
     """
     one, other = new.crowds, known.crowds
-    same_data = one.data == other.data
-    told = one.namespace == other.namespace or (same_data and DECLARED not in (one.namespace, other.namespace))
-    rows = k * max(one.most, other.most)
+    by_place = one.data == other.data and DECLARED not in (one.namespace, other.namespace)
+    told = one.namespace == other.namespace or by_place
+    # Elsewhere the people of equal data may have other identifiers, or none.
+    same_rows = by_place or (one.dataset, one.version) == (other.dataset, other.version)
+    most = max(one.most, other.most)
+    rows = k * most
     known_people = told or DECLARED in (one.namespace, other.namespace)
     fine = known_people or one.dataset != other.dataset or not (new.cells and known.cells)
     for ours, theirs in product(new.cells, known.cells):
         if told:
             fine &= not ours[0].near(theirs[0], k)
-        if not same_data:
+        if not same_rows:
             # Each with each: a column may have another name there.
-            fine &= not sum(mine.near(far, rows, shared=SHARED) for mine, far in product(ours[1], theirs[1]))
+            pairs = product(ours[1].values(), theirs[1].values())
+            fine &= not sum(mine.near(far, rows, shared=SHARED) for mine, far in pairs)
+        elif most > 1:
+            alike = ours[0].digest == theirs[0].digest
+            fine &= not (ours[1][WHOLE_ROW].near(theirs[1][WHOLE_ROW], rows) & alike)
     return fine
 
 

@@ -61,8 +61,8 @@ class Earlier(NamedTuple):
 
 
 def earlier(closed: Closed) -> Earlier:
-    """All disclosures of the domain. Of those of the same version, one for all that have the same people behind them:
-    nothing but the people is compared there (`crowds.compatible`)."""
+    """All disclosures of the domain. Of those of the same version, one for all with the same people and rows behind
+    them: nothing else is compared there (`crowds.compatible`)."""
     last = newest(closed)
     behind = _of_the_same(closed).filter(id__lte=last).order_by()
     same = Q(dataset=UUID(closed.dataset), version=closed.version)

@@ -306,7 +306,7 @@ PEOPLE = 32
 
 class Examined(Message, tag="examined", frozen=True):
     """`failed`: the names of the checks that failed. `crowds`: the name of what was written, by what is in it; its
-    first `PEOPLE` digits tell the sets of people alone."""
+    first `PEOPLE` digits tell the sets of people and of their rows alone."""
 
     ask: int
     failed: list[str]

@@ -13,7 +13,7 @@ import torch
 
 from apps.compute import crowds
 from apps.compute.checks import DOMINANCE, FEW, OVERLAP
-from apps.compute.messages import Closed, Examine, Examined, Thresholds
+from apps.compute.messages import PEOPLE, Closed, Examine, Examined, Thresholds
 from apps.datasets.assets import AssetSpec
 from gridclient.program.graph import Ref
 from gridclient.wire.errors import InvalidInputError, OperationNotAllowedError
@@ -42,6 +42,13 @@ def published(folder: Path, *, presence: Any = None, **changed: Any) -> AssetSpe
         for column in spec.columns
     ]
     return replace(spec, columns=declared, **changed)
+
+
+def declare(spec: AssetSpec, people: Any) -> None:
+    """Say whose row each is."""
+    who = pa.array([bytes([person]) * 32 for person in people], pa.binary(32))
+    with pa.ipc.new_file(str(spec.path("entities")), pa.schema([("entity", pa.binary(32))])) as writer:
+        writer.write_table(pa.table({"entity": who}))
 
 
 class Table(Recorded):
@@ -194,10 +201,8 @@ def test_a_flag_does_not_single_out_a_dominant_contributor(tmp_path: Path) -> No
 
 def test_one_person_of_many_rows_counts_once(tmp_path: Path) -> None:
     """Sixty rows of nine people are nine people."""
-    who = pa.array([bytes([place % 9]) * 32 for place in range(N)], pa.binary(32))
     spec = published(tmp_path, entities="declared", max_rows_per_entity=10)
-    with pa.ipc.new_file(str(spec.path("entities")), pa.schema([("entity", pa.binary(32))])) as writer:
-        writer.write_table(pa.table({"entity": who}))
+    declare(spec, np.arange(N) % 9)
     t = Table(spec)
     assert FEW in t.examined(t("aten::sum", t.column("weight")), tmp_path).failed
     behind = crowds.decode((tmp_path / "crowds-2").read_bytes())
@@ -212,6 +217,27 @@ def test_two_partitions_that_differ_by_few_people_are_not_both_told(tmp_path: Pa
     known = [tmp_path / f"crowds-{by_ward.node}"]
     assert t.examined(by_smoker, tmp_path, known=known).failed == [OVERLAP]
     assert t.examined(by_ward, tmp_path, known=known).failed == []
+
+
+def test_two_partitions_of_the_same_people_that_differ_by_few_rows_are_not_both_told(tmp_path: Path) -> None:
+    """Each of twenty people has a row in one half and two in the other; one row of one of them changes sides."""
+    ward = np.arange(N) % 3 > 0
+    smoker = ward & (np.arange(N) != 11)
+    spec = published(
+        tmp_path, columns={"ward": ward.astype(np.int64), "smoker": smoker}, entities="declared", max_rows_per_entity=3
+    )
+    declare(spec, np.arange(N) // 3)
+    t = Table(spec)
+    weight, sides = t.column("weight"), ("ward", "smoker")
+    by_ward, by_smoker = (t("grid::aggregate", weight, "sum", by=t.column(each)) for each in sides)
+    first = t.examined(by_ward, tmp_path)
+    assert first.failed == []
+    known = [tmp_path / f"crowds-{by_ward.node}"]
+    second = t.examined(by_smoker, tmp_path, known=known)
+    assert second.failed == [OVERLAP]
+    assert first.crowds[:PEOPLE] != second.crowds[:PEOPLE], "or later answers would be compared with one of them only"
+    again = t.examined(t("grid::aggregate", t.column("height"), "sum", by=t.column("ward")), tmp_path, known=known)
+    assert (again.failed, again.crowds[:PEOPLE]) == ([], first.crowds[:PEOPLE])
 
 
 def test_a_reply_holds_the_names_of_checks_and_nothing_of_a_value(tmp_path: Path) -> None:

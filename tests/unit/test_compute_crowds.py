@@ -58,6 +58,16 @@ def test_a_version_without_one_person_is_not_answered_beside_the_whole() -> None
     assert both(answer(VALUES, who=who), answer(VALUES[10:], version=2, who=who[10:]))
 
 
+@pytest.mark.parametrize("place", [{"dataset": "copy"}, {"version": 2}])
+@pytest.mark.parametrize("others", [None, np.arange(1_001, 1_060)])
+def test_the_same_data_under_other_identifiers_are_the_same_people(place: dict[str, Any], others: Any) -> None:
+    """Published twice, with other edges: two cells of a histogram that differ in one person would give that one."""
+    first = answer(VALUES, who=np.arange(60), data="same")
+    assert not both(first, answer(VALUES[1:], who=others, data="same", **place))
+    everybody = None if others is None else np.arange(1_000, 1_060)
+    assert both(first, answer(VALUES, who=everybody, data="same", **place))
+
+
 def test_another_version_of_people_without_identifiers_is_not_answered() -> None:
     """Who left and who came cannot be known, however different the values are."""
     assert not both(answer(VALUES), answer(VALUES * 1000 + 1, version=2))
@@ -113,6 +123,19 @@ def test_numbers_that_collide_never_make_two_sets_equal() -> None:
     other[0, 31] = 1
     sets = [crowds.people(np.zeros(1, np.int64), identifiers).loaded() for identifiers in (one, other)]
     assert sets[0].numbers == sets[1].numbers and sets[0].near(sets[1], K)
+
+
+def test_the_same_people_of_one_version_differ_in_many_rows_or_in_none() -> None:
+    """Nine people have one row each in both, Ada thirty others in each: the difference is Ada's alone."""
+    rows, others = np.random.default_rng(7).uniform(1, 5, (2, 39, 2))
+    who = np.r_[[0] * 30, np.arange(1, 10)]
+    others[30:] = rows[30:]
+    first = answer(rows, who=who, data="same", most=30)
+    assert both(first, answer(rows, who=who, data="same", most=30))
+    assert not both(first, answer(others, who=who, data="same", most=30))
+    assert not both(first, answer(rows[1:], who=who[1:], data="same", most=30))
+    everybody = answer(VALUES, who=np.arange(60), data="same", most=30)
+    assert both(everybody, answer(VALUES[10:], who=np.arange(10, 60), data="same", most=30)), "ten people are many"
 
 
 def test_equal_rows_are_counted() -> None:
