@@ -87,10 +87,17 @@ def booked(
     if failed:
         # Who would have been left out, nobody knows: a charge to everybody could be more than somebody has.
         return Booked(0 if beyond else worst, None, beyond)
-    stale = sealed is not None and (sealed.tested or sealed.alone) and sealed.header != pot.spent
-    if sealed is None or stale or (beyond and not sealed.tested):
+    if sealed is None or _stale(sealed, pot, worst) or (beyond and not sealed.tested):
         raise Unsealed(pot, worst, tested=beyond)
     return Booked(0, sealed, sealed.tested)
+
+
+def _stale(sealed: Sealed, pot: LockedPot, worst: int) -> bool:
+    """Whether the pot is another one since (an epoch began: it numbers its entities anew), promises something else, or
+    was charged what the record had to know of."""
+    if (sealed.pot, sealed.worst) != (pot.id, worst):
+        return True
+    return (sealed.tested or sealed.alone) and sealed.header != pot.spent
 
 
 def _number_beyond(pot: int) -> int:

@@ -23,13 +23,16 @@ FOLDER, RECORDS = "individual", "records"
 
 
 class Sealed(NamedTuple):
-    """A record that a worker wrote: its sha256, and where. `header`: of the pot when it was made.
+    """A record that a worker wrote: its sha256, and where. `pot`, `worst`: what it was made for; `header`: of the pot
+    when it was made.
 
     `tested`: whoever had too little left is left out. `alone`: nothing else may have been charged since.
     """
 
     digest: str
     file: Path
+    pot: int
+    worst: int
     header: int
     tested: bool
     alone: bool

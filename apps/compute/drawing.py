@@ -61,7 +61,8 @@ async def _sealed(worker: Worker, question: Seal, order: Order) -> records.Seale
         return None
     file = Path(question.path)
     await asyncio.to_thread(records.make_durable, file)
-    return records.Sealed(reply.record, file, order.header, order.account.tested, reply.alone)
+    account = order.account
+    return records.Sealed(reply.record, file, order.pot, account.worst, order.header, account.tested, reply.alone)
 
 
 async def draw(worker: Worker, question: Draw, charged: Release) -> None:

@@ -90,10 +90,11 @@ class Bill(NamedTuple):
 
 
 class Order(NamedTuple):
-    """Nothing is paid for yet: a worker must seal first what it costs each person. `header`: as of `Sealed`."""
+    """Nothing is paid for yet: a worker must seal first what it costs each person. `pot`, `header`: as of `Sealed`."""
 
     account: Account
     unit: float
+    pot: int
     header: int
     people: int
 
@@ -185,9 +186,11 @@ def charge(token: int, weighed: Weighed, wanted: Wanted, key: str, sealed: Seale
         "sigmas": [found.price.unit * spread for spread in weighed.spread],
         "may_exclude": release.may_exclude,
     }
-    pot = found.price.charges[0][0]
-    file = str(records.place(pot, release.record)) if release.record else ""
-    return Bill(release, found.price.unit, receipt, file, _people(pot) if file else 0)
+    if not release.record:
+        return Bill(release, found.price.unit, receipt, "", 0)
+    # That which was charged: since then, another epoch may have begun.
+    pot = release.charges.get().pot_id
+    return Bill(release, found.price.unit, receipt, str(records.place(pot, release.record)), _people(pot))
 
 
 def _order(unsealed: Unsealed, unit: float) -> Order:
@@ -201,7 +204,7 @@ def _order(unsealed: Unsealed, unit: float) -> Order:
         order=Pot.objects.values_list("order_grid", flat=True).get(pk=pot.id),
         tested=unsealed.tested,
     )
-    return Order(account, unit, pot.spent, _people(pot.id))
+    return Order(account, unit, pot.id, pot.spent, _people(pot.id))
 
 
 def _people(pot: int) -> int:

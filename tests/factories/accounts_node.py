@@ -135,7 +135,7 @@ def _sealed(unsealed: Any, price: Any, reached: Any) -> Any:
     reached("written")
     records.make_durable(file)
     reached("synced")
-    return records.Sealed(digest, file, pot.spent, unsealed.tested, alone)
+    return records.Sealed(digest, file, pot.id, unsealed.worst, pot.spent, unsealed.tested, alone)
 
 
 def _drawn(release: Any) -> int:

@@ -10,7 +10,7 @@ import pytest
 from django.db import transaction
 
 from apps.budgets import accounts, records
-from apps.budgets.actions import open_block, place
+from apps.budgets.actions import confirm_epoch, open_block, place, propose_epoch
 from apps.budgets.models import Domain, Release
 from apps.budgets.pots import NANO
 from apps.budgets.verification import verify
@@ -252,6 +252,51 @@ def test_an_answer_that_came_first_makes_the_other_seal_again(domain: Domain, vi
     asker.take(late)
     assert asker.asked == ["Seal", "Seal", "Draw", "Seal", "Draw"]
     assert verify().problem == ""
+
+
+def another_epoch(domain: Domain, people: People) -> None:
+    confirm_epoch(propose_epoch(domain, reason="All was asked.", by=people.owner), by=people.reviewer)
+    domain.refresh_from_db()
+
+
+def test_what_was_sealed_for_one_epoch_is_sealed_anew_for_the_next(
+    people: People, domain: Domain, visits: Dataset, asker: Asker
+) -> None:
+    """It numbers people as the old budget does: charged to the new one, nobody could be told there any more."""
+    asker.take(asker.total(visits))
+    wanted = asker.total(visits, times=2.0)
+
+    def opens(question: Any) -> None:
+        if type(question).__name__ == "Seal":
+            asker.before = lambda question: None
+            another_epoch(domain, people)
+
+    asker.before = opens
+    asker.asked.clear()
+    asker.take(wanted)
+    assert asker.asked == ["Seal", "Seal", "Draw"]
+    asker.take(asker.total(visits, times=3.0))
+    worst = Release.objects.get(seq=3).charges.get().amount
+    assert spent(domain)[-1] == pytest.approx(2 * worst, rel=1e-6)
+    assert verify().problem == ""
+
+
+def test_an_answer_that_was_charged_is_drawn_after_another_epoch_began(
+    people: People, domain: Domain, visits: Dataset, asker: Asker
+) -> None:
+    wanted = asker.total(visits)
+
+    def dies(question: Any) -> None:
+        if type(question).__name__ == "Draw":
+            raise KeyboardInterrupt
+
+    asker.before = dies
+    with pytest.raises(KeyboardInterrupt):
+        asker.take(wanted, key="once")
+    another_epoch(domain, people)
+    asker.before = lambda question: None
+    assert number(asker.take(wanted, key="once")) == pytest.approx(TRUTH, abs=WIDE)
+    assert charged() == 1
 
 
 def test_a_record_that_was_never_charged_goes_and_all_others_stay(visits: Dataset, asker: Asker) -> None:
