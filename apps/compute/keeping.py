@@ -24,17 +24,19 @@ ROW = 2_048
 """Bytes of what is written with each answer, besides it and its question: charges, allowances, events."""
 
 
-def checked(user: User, key: str, weighed: Weighed, price: Price) -> int:
-    """The bytes that a charge under this key adds to what is kept: 0 where it was charged before.
-
-    Raises LimitExceededError where these are too many for the account.
-    """
+def added(user: User, key: str, weighed: Weighed, price: Price) -> int:
+    """The bytes that a charge under this key adds to what is kept: 0 where it was charged before."""
     if Release.objects.filter(user=user, key=key).exists():
         return 0
-    nbytes = NUMBER * math.prod(weighed.shape) + len(price.text) + ROW
+    return NUMBER * math.prod(weighed.shape) + len(price.text) + ROW
+
+
+def checked(user: User, key: str, weighed: Weighed, price: Price) -> int:
+    """As `added`. Raises LimitExceededError where these are too many for the account."""
+    nbytes = added(user, key, weighed, price)
     kept = KeptAnswers.objects.filter(user=user).values_list("nbytes", flat=True).first() or 0
     limit = settings.GRID_MAX_ANSWER_BYTES
-    if kept + nbytes > limit:
+    if nbytes and kept + nbytes > limit:
         raise LimitExceededError(
             f"Your private answers take {kept} bytes of this node, which keeps each of them for good, and this one "
             f"{nbytes} more; together they may take {limit}. Nothing was charged. Ask for fewer numbers in one answer, "

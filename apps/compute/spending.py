@@ -221,6 +221,7 @@ def fail(token: int, weighed: Weighed, wanted: Wanted, key: str) -> None:
     lock_log()
     user = user_of_live_token(token)
     found = quote(user, weighed, wanted)
+    keeping.count(user, keeping.added(user, key, weighed, found.price))
     give_up(ledger.charge(user, found.question, found.price, key=key, failed=True))
 
 

@@ -14,7 +14,9 @@ from apps.budgets.actions import confirm_epoch, open_block, place, propose_epoch
 from apps.budgets.models import Domain, Release
 from apps.budgets.pots import NANO
 from apps.budgets.verification import verify
+from apps.compute import keeping
 from apps.compute.certificates import certificate
+from apps.compute.models import KeptAnswers
 from apps.compute.spending import FAILED
 from apps.datasets.models import Dataset
 from gridclient.wire.errors import BudgetExhaustedError, InternalError, InvalidInputError
@@ -198,6 +200,7 @@ def test_a_seal_that_fails_is_charged_to_everybody_and_tells_one_text(
     assert caught.value.message == FAILED
     release, pot = Release.objects.get(), pot_of(domain)
     assert (release.state, release.record, pot.uniform) == ("void", "", pot.spent)
+    assert KeptAnswers.objects.get().nbytes > keeping.ROW, "whoever lets a worker fail fills the ledger, too"
     asker.before = lambda question: None
     assert until_some_may_be_left_out(asker, visits) == 2
     asker.before = fails
