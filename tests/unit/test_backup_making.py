@@ -121,5 +121,5 @@ def test_what_people_were_charged_by_themselves_is_in_the_set_or_there_is_none(p
     ]
     assert found == [release.record]
     records.place(pot, release.record).unlink()
-    with pytest.raises(BackupRefusal, match="lacks a file .*: individual/"):
+    with pytest.raises(BackupRefusal, match=r"lacks a file .*: individual/"):
         back_up(tmp_path / "another", None, operator="test")
