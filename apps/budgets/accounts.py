@@ -8,8 +8,10 @@ that is public is that this may be so. Feldman and Zrnic 2021, individual Renyi 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import NamedTuple
 
+from apps.accounts.models import User
 from apps.budgets.accountant import GAUSSIAN
 from apps.budgets.models import Release
 from apps.budgets.pricing import Price, Question
@@ -18,6 +20,8 @@ from gridclient.wire.errors import BudgetExhaustedError, InternalError
 
 MOST_BEYOND = 1_000
 """Answers from one pot that may leave somebody out. Public: what ends the questions must not be who is left."""
+MOST_A_DAY = MOST_BEYOND // 4
+"""Of these, for each account and day (in UTC): however little they cost, nobody takes them all overnight."""
 
 
 class LockedPot(NamedTuple):
@@ -60,8 +64,9 @@ class Unsealed(Exception):
 
 
 def booked(
-    pots: Mapping[int, LockedPot], question: Question, price: Price, sealed: Sealed | None, *, failed: bool
-) -> Booked:
+    user: User, pots: Mapping[int, LockedPot], question: Question, price: Price, sealed: Sealed | None, *,
+    failed: bool, now: datetime,
+) -> Booked:  # fmt: skip
     """How a release is booked that its allowances pay for. Raises Unsealed, BudgetExhaustedError."""
     if all(pot.uniform is None for pot in pots.values()):
         return Booked(0, None, False)
@@ -78,12 +83,8 @@ def booked(
                 remaining=pot.as_epsilon(max(0, pot.available - pot.spent)),
             )
         return Booked(worst, None, False)
-    if beyond and _number_beyond(pot.id) >= MOST_BEYOND:
-        raise BudgetExhaustedError(
-            f"{MOST_BEYOND:,} answers were given since there may be people with nothing left: that is all of this "
-            "budget. Its owners can open another epoch.",
-            remaining=0.0,
-        )
+    if beyond:
+        _check_number(user, pot, now)
     if failed:
         # Who would have been left out, nobody knows: a charge to everybody could be more than somebody has.
         return Booked(0 if beyond else worst, None, beyond)
@@ -100,8 +101,22 @@ def _stale(sealed: Sealed, pot: LockedPot, worst: int) -> bool:
     return (sealed.tested or sealed.alone) and sealed.header != pot.spent
 
 
-def _number_beyond(pot: int) -> int:
-    return Release.objects.filter(charges__pot=pot, may_exclude=True).count()
+def _check_number(user: User, pot: LockedPot, now: datetime) -> None:
+    """Raise BudgetExhaustedError where no more answers are given that may leave somebody out."""
+    given = Release.objects.filter(charges__pot=pot.id, may_exclude=True)
+    if given.count() >= MOST_BEYOND:
+        raise BudgetExhaustedError(
+            f"{MOST_BEYOND:,} answers were given since there may be people with nothing left: that is all of this "
+            "budget. Its owners can open another epoch.",
+            remaining=0.0,
+        )
+    day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if given.filter(user=user, at__gte=day).count() >= MOST_A_DAY:
+        raise BudgetExhaustedError(
+            f"There may be people with nothing left, and {MOST_A_DAY} such answers a day are what an account gets. Ask "
+            "again tomorrow.",
+            remaining=0.0,
+        )
 
 
 def log(pot: int) -> list[str]:

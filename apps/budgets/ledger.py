@@ -94,7 +94,7 @@ def charge(
     if list(pots) != [pot for pot, _ in price.charges]:
         raise ConflictError("The budget has changed since this was priced: ask again.")
     paid = _paid(pots, price, now)
-    booked = accounts.booked(pots, question, price, sealed, failed=failed)
+    booked = accounts.booked(user, pots, question, price, sealed, failed=failed, now=now)
     return _write(user, price, paid, booked, key, now, seq + 1, previous, question.program)
 
 

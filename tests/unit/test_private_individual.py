@@ -136,6 +136,21 @@ def test_answers_that_may_leave_somebody_out_end_by_a_public_number(
         asker.take(asker.total(visits, times=6.0))
 
 
+def test_nobody_takes_all_the_answers_that_are_left_in_a_day(
+    people: People, visits: Dataset, asker: Asker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may cost next to nothing, and their number is everybody's."""
+    until_some_may_be_left_out(asker, visits)
+    monkeypatch.setattr(accounts, "MOST_A_DAY", 2)
+    asker.take(asker.total(visits, times=5.0))
+    with pytest.raises(BudgetExhaustedError, match="tomorrow"):
+        asker.take(asker.total(visits, times=6.0))
+    allow(visits, people.reviewer, people.owner)
+    colleague = Asker(people.reviewer, tmp_path / "colleague")
+    colleague.folder.mkdir()
+    colleague.take(colleague.total(visits, times=6.0))
+
+
 def test_a_domain_whose_people_have_no_identifiers_cannot_charge_them_by_themselves(
     people: People, domain: Domain
 ) -> None:
