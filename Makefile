@@ -43,7 +43,7 @@ PROCESSES ?= 2
 
 # A file's tests stay together: they share what was expensive to start.
 test: setup browser
-	DATABASE=$(DATABASE) $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
+	DATABASE=$(DATABASE) $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # What a production deployment sets, so that its checks can be run here. The key is as long as a real one and worth nothing.
 PRODUCTION := GRID_ROLE=node GRID_NAME=check GRID_DIR=$(VENV)/check GRID_URL=https://node.example.org GRID_ALLOWED_HOSTS=node.example.org \

@@ -68,10 +68,16 @@ OWN = {
     "test_ledger_faults.py", "test_storm.py",
 }  # fmt: skip
 """Files that say themselves which database they are about, in every run."""
+LONG = {
+    "test_tutorial.py", "test_cluster.py", "test_storm.py", "test_restart.py", "test_backup.py", "test_canaries.py",
+    "test_rungrid.py", "test_laundering.py", "test_flooding.py", "test_cli.py", "test_lost_connections.py",
+}  # fmt: skip
+"""Files that take minutes: they begin first, so that no process waits for one of them at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what touches a database: `-m database` is what can go differently on another one."""
+    items.sort(key=lambda item: item.path.name not in LONG)
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
         touches = used & {"db", "grid"} or item.get_closest_marker("django_db") or item.path.parent.name in SERVED
