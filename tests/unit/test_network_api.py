@@ -213,7 +213,8 @@ def test_challenges_are_capped_per_address() -> None:
     from apps.api.network import SIGN_INS_PER_MINUTE
 
     codes = [ask("POST", "challenge/").status_code for _ in range(2 * SIGN_INS_PER_MINUTE + 1)]
-    assert codes[0] == 200 and codes[-1] == 429
+    # A minute may begin in between, on a slow machine.
+    assert codes[0] == 200 and 429 in codes
 
 
 def test_the_membership_is_the_operators_business(people: People) -> None:

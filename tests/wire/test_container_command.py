@@ -92,7 +92,7 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     check = exec_form(parsed["HEALTHCHECK"])
     container = Container(port, [sys.executable, *map(here, check[1:])], environment, process, log)
     try:
-        wait_until(lambda: container.healthy() or process.poll() is not None, 90, "the container is healthy")
+        wait_until(lambda: container.healthy() or process.poll() is not None, 240, "the container is healthy")
         assert process.poll() is None, log.read_text()
         yield container
         process.send_signal(signal.SIGTERM)

@@ -90,7 +90,11 @@ CALLS = {
     "Draw": {f"{RELEASE}:private"},
     "drawing.draw": {f"{RELEASE}:private"},
     "drawing.taken": {f"{RELEASE}:private"},
-    "bases.rows": {"apps/compute/private.py:_noisy", "apps/compute/private.py:draw"},
+    "bases.rows": {
+        "apps/compute/private.py:_noisy",
+        "apps/compute/private.py:draw",
+        "apps/compute/sealing.py:seal",
+    },
     "kernel.release": {"apps/compute/private.py:_noisy"},
     "_evaluate": {f"{RELEASE}:pointer", f"{RELEASE}:approved"},
     "Answered": {
