@@ -64,7 +64,9 @@ def head_problem() -> str:
     # In this order: the log may grow meanwhile, the outside head not beyond it.
     kept, last = outside.read(), AuditHead.objects.first()
     if kept is None:
-        return "the head kept outside the database (audit.head in the keys folder) is missing" if last else ""
+        # A log that was locked before anything was written to it has a row, and no event to lose.
+        written = last is not None and last.seq > 0
+        return "the head kept outside the database (audit.head in the keys folder) is missing" if written else ""
     if last is None or last.seq < kept.seq:
         named = countersigned.source(countersigned.AUDIT, kept)
         return f"it ends at event {last.seq if last else 0}, but {named} names event {kept.seq}"

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from apps.audit import head as outside
 from apps.audit import triggers
 from apps.audit.actions import record
-from apps.audit.chain import DOMAIN, text_digest
+from apps.audit.chain import DOMAIN, GENESIS, text_digest
 from apps.audit.models import AuditEvent, AuditHead, AuditText
-from apps.audit.queries import events_visible_to, verify
+from apps.audit.queries import events_visible_to, head_problem, verify
 from apps.audit.verbs import Verb
 from apps.core import keys
 from gridclient.wire.errors import InternalError
@@ -375,3 +375,11 @@ def test_whatever_is_recorded_verifies_and_whatever_is_changed_is_found(
     assert verify().first_bad == bad.seq
     AuditEvent.objects.filter(seq=bad.seq).update(target=bad.target)
     assert verify()
+
+
+def test_a_log_that_was_locked_before_its_first_event_lacks_nothing() -> None:
+    """A new node on PostgreSQL was never ready: it locks the log when it starts, and has no event yet."""
+    AuditHead.objects.create(id=1, seq=0, hash=GENESIS)
+    assert head_problem() == "" and verify().ok
+    AuditHead.objects.update(seq=1, hash="ab" * 32)
+    assert "is missing" in head_problem()

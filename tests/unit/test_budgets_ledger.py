@@ -324,9 +324,7 @@ def test_the_database_refuses_to_give_anything_back(people: People, births: Data
         rewrite()
 
 
-def test_each_deployment_signs_the_beginning_of_its_ledger_itself(
-    people: People, settings: Any, tmp_path: Path
-) -> None:
+def test_each_deployment_signs_the_beginning_of_its_ledger_itself(settings: Any, tmp_path: Path) -> None:
     """All ledgers begin alike: a signature that another deployment made of that would freeze this one's budgets."""
     first = outside.signed(0, GENESIS)
     settings.GRID_KEYS_DIR = tmp_path / "another"
