@@ -194,8 +194,9 @@ def test_what_is_cached_can_go_at_any_time(tmp_path: Path) -> None:
 def test_a_cache_of_another_ledger_is_not_believed(tmp_path: Path) -> None:
     """Database and storage were put back to an earlier state, and other answers were given since."""
     books = Books(tmp_path / "pot")
-    for _ in range(vector.EVERY):
+    for _ in range(vector.EVERY + 1):
         books.release({"births": {"Ada": 3, "Ben": 5}}, worst=10, tested=False)
+    assert (books.folder / "cache" / "spent").exists()
     books.log, books.spent = books.log[:2], Counter({"Ada": 6, "Ben": 10})
     books.check()
     for _ in range(vector.EVERY):
