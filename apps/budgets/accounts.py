@@ -13,35 +13,15 @@ from typing import NamedTuple
 
 from apps.accounts.models import User
 from apps.budgets.accountant import GAUSSIAN
-from apps.budgets.models import Release
-from apps.budgets.pricing import Price, Question
+from apps.budgets.models import Pot, Release
+from apps.budgets.pricing import DAILY_PARTS, Price, Question
 from apps.budgets.records import Sealed
 from gridclient.wire.errors import BudgetExhaustedError, InternalError
 
 MOST_BEYOND = 1_000
 """Answers from one pot that may leave somebody out. Public: what ends the questions must not be who is left."""
-MOST_A_DAY = MOST_BEYOND // 4
+MOST_A_DAY = MOST_BEYOND // DAILY_PARTS
 """Of these, for each account and day (in UTC): however little they cost, nobody takes them all overnight."""
-
-
-class LockedPot(NamedTuple):
-    """A pot's row as it is locked; `available`: what is released of it, spent or not."""
-
-    id: int
-    cap: int
-    spent: int
-    available: int
-    epsilon_nano: int
-    uniform: int | None
-
-    @property
-    def room(self) -> int:
-        """As `Pot.room`."""
-        return max(0, self.available - self.spent) if self.uniform is None else self.available
-
-    def as_epsilon(self, amount: int) -> float:
-        """As `Pot.as_epsilon`."""
-        return amount * self.epsilon_nano / self.cap / 1e9
 
 
 class Booked(NamedTuple):
@@ -55,16 +35,17 @@ class Booked(NamedTuple):
 class Unsealed(Exception):
     """What a release costs each entity must be computed, on this state of the pot, before it can be charged.
 
-    `worst`: the most that it costs one; `tested`: whether somebody may have too little left for that.
+    `limit`: the most that one may be charged in all; `worst`: the most that it costs one; `tested`: whether somebody
+    may have too little left for that.
     """
 
-    def __init__(self, pot: LockedPot, worst: int, *, tested: bool) -> None:
+    def __init__(self, pot: Pot, limit: int, worst: int, *, tested: bool) -> None:
         super().__init__()
-        self.pot, self.worst, self.tested = pot, worst, tested
+        self.pot, self.limit, self.worst, self.tested = pot, limit, worst, tested
 
 
 def booked(
-    user: User, pots: Mapping[int, LockedPot], question: Question, price: Price, sealed: Sealed | None, *,
+    user: User, pots: Mapping[int, Pot], question: Question, price: Price, sealed: Sealed | None, *,
     failed: bool, now: datetime,
 ) -> Booked:  # fmt: skip
     """How a release is booked that its allowances pay for. Raises Unsealed, BudgetExhaustedError."""
@@ -74,13 +55,13 @@ def booked(
         raise InternalError("Several pots of which one has accounts of its entities were to be charged together.")
     (pot,) = pots.values()
     worst = price.charges[0][1]
-    beyond = pot.spent + worst > pot.available
+    beyond = worst > pot.left(now)
     if question.mechanism != GAUSSIAN:
         if beyond:
             raise BudgetExhaustedError(
                 "A choice costs everybody alike, and for some people so much may not be left. Sums, means and counts "
                 "are still answered, without whoever has too little left.",
-                remaining=pot.as_epsilon(max(0, pot.available - pot.spent)),
+                remaining=pot.as_epsilon(pot.left(now)),
             )
         return Booked(worst, None, False)
     if beyond:
@@ -89,11 +70,11 @@ def booked(
         # Who would have been left out, nobody knows: a charge to everybody could be more than somebody has.
         return Booked(0 if beyond else worst, None, beyond)
     if sealed is None or _stale(sealed, pot, worst) or (beyond and not sealed.tested):
-        raise Unsealed(pot, worst, tested=beyond)
+        raise Unsealed(pot, pot.available(now), worst, tested=beyond)
     return Booked(0, sealed, sealed.tested)
 
 
-def _stale(sealed: Sealed, pot: LockedPot, worst: int) -> bool:
+def _stale(sealed: Sealed, pot: Pot, worst: int) -> bool:
     """Whether the pot is another one since (an epoch began: it numbers its entities anew), promises something else, or
     was charged what the record had to know of."""
     if (sealed.pot, sealed.worst) != (pot.id, worst):
@@ -101,7 +82,7 @@ def _stale(sealed: Sealed, pot: LockedPot, worst: int) -> bool:
     return (sealed.tested or sealed.alone) and sealed.header != pot.spent
 
 
-def _check_number(user: User, pot: LockedPot, now: datetime) -> None:
+def _check_number(user: User, pot: Pot, now: datetime) -> None:
     """Raise BudgetExhaustedError where no more answers are given that may leave somebody out."""
     given = Release.objects.filter(charges__pot=pot.id, may_exclude=True)
     if given.count() >= MOST_BEYOND:

@@ -25,7 +25,7 @@ from apps.accounts.once import checked_key
 from apps.audit.actions import lock_log, record
 from apps.audit.verbs import Verb
 from apps.budgets import accounts, lease, outside, records
-from apps.budgets.accounts import Booked, LockedPot
+from apps.budgets.accounts import Booked
 from apps.budgets.models import Domain, Placement, Pot, Release
 from apps.budgets.pots import DEFAULT
 from apps.budgets.pricing import Payer, Price, Question, text_of
@@ -44,13 +44,15 @@ _uuid: Any = UUIDField()
 
 # By hand: these statements are on the path of every private answer, and keep the pots from all others meanwhile.
 _LOCK = (
-    "SELECT h.seq, h.hash, r.id, r.digest, d.frozen, p.id, p.cap, p.spent, p.per_year, p.epsilon_nano, p.uniform"
+    "SELECT h.seq, h.hash, r.id, r.digest, d.frozen,"
+    " p.id, p.epsilon_nano, p.order_grid, p.cap, p.spent, p.uniform, p.per_year"
     " FROM budgets_ledgerhead h"
     " JOIN budgets_placement l ON l.dataset_id IN {} JOIN budgets_domain d ON d.id = l.domain_id"
     " JOIN budgets_pot p ON p.domain_id = d.id AND p.epoch = d.epoch AND p.block = l.block AND p.kind = 'queries'"
     " LEFT JOIN budgets_release r ON r.user_id = %s AND r.key = %s"
     " ORDER BY p.id"
 )
+_OF_POT = ("id", "epsilon_nano", "order_grid", "cap", "spent", "uniform", "per_year")
 # Whatever the server does elsewhere: a charge that a power cut takes back would be spent twice, and an answer that it
 # takes back drawn twice.
 _WAIT_FOR_DISK = "SET LOCAL synchronous_commit TO on"
@@ -90,7 +92,7 @@ def charge(
             raise ConflictError("This key was used for another question: use a new one.")
         return Release.objects.get(pk=earlier)
     outside.check(seq, previous)
-    pots = _pots(rows, now)
+    pots = _pots(rows)
     if list(pots) != [pot for pot, _ in price.charges]:
         raise ConflictError("The budget has changed since this was priced: ask again.")
     paid = _paid(pots, price, now)
@@ -124,18 +126,18 @@ def _lock(datasets: set[UUID], user: User, key: str) -> list[Any]:
     return rows
 
 
-def _pots(rows: list[Any], now: datetime) -> dict[int, LockedPot]:
-    """The pots, by id. Raises ConflictError where one of them is frozen."""
-    pots: dict[int, LockedPot] = {}
-    for _, _, _, _, frozen, pk, cap, spent, per_year, epsilon, uniform in rows:
+def _pots(rows: list[Any]) -> dict[int, Pot]:
+    """The pots, by id, with what is needed of them. Raises ConflictError where one of them is frozen."""
+    pots: dict[int, Pot] = {}
+    for _, _, _, _, frozen, *values in rows:
         if frozen:
             raise outside.frozen_error(frozen)
-        available = cap if per_year is None else Pot.objects.get(pk=pk).available(now)
-        pots[pk] = LockedPot(pk, cap, spent, available, epsilon, uniform)
+        pot = Pot.from_db(connection.alias, _OF_POT, values)
+        pots[pot.pk] = pot
     return pots
 
 
-def _paid(pots: dict[int, LockedPot], price: Price, now: datetime) -> list[tuple[int, str, str, int]]:
+def _paid(pots: dict[int, Pot], price: Price, now: datetime) -> list[tuple[int, str, str, int]]:
     """Which allowances pay, each once: pot, payer, period, amount. Raises BudgetExhaustedError."""
     amounts = dict(price.charges)
     chosen: dict[tuple[int, str, str], int] = {}
@@ -146,11 +148,11 @@ def _paid(pots: dict[int, LockedPot], price: Price, now: datetime) -> list[tuple
             room, payer = max(rooms)
             pot = pots[payer.pot]
             remaining = pot.as_epsilon(room)
+            today = " today" if payer.daily and room < pot.room(now) else ""
             raise BudgetExhaustedError(
-                f"This answer costs {pot.as_epsilon(amounts[pot.id]):.4g} of the {pot.epsilon_nano / 1e9:g} that the "
-                f"budget was for all answers, and {remaining:.4g} is left for you"
-                f"{' today' if payer.daily and room < pots[pot.id].room else ''}. Ask with a smaller epsilon, or ask "
-                "the owner for more.",
+                f"This answer costs {pot.as_epsilon(amounts[pot.id]):.4g} of the {pot.epsilon:g} that the budget was "
+                f"for all answers, and {remaining:.4g} is left for you{today}. Ask with a smaller epsilon, or ask the "
+                "owner for more.",
                 remaining=remaining,
             )
         payer = fitting[0]
@@ -158,9 +160,9 @@ def _paid(pots: dict[int, LockedPot], price: Price, now: datetime) -> list[tuple
     return [(*key, amount) for key, amount in sorted(chosen.items())]
 
 
-def _room(pot: LockedPot, payer: Payer, now: datetime) -> int:
+def _room(pot: Pot, payer: Payer, now: datetime) -> int:
     used = execute(_USED, (payer.pot, payer.key, payer.period(now))).fetchone()
-    return max(0, min(payer.most - (used[0] if used else 0), pot.room))
+    return max(0, min(payer.most - (used[0] if used else 0), pot.room(now)))
 
 
 def _write(

@@ -13,7 +13,7 @@ was granted. So nobody uses up overnight, with data and friends of their own, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -149,14 +149,14 @@ def price(
     _check_program(user, question.program)
     pots = pots_of([UUID(dataset) for dataset, _ in question.versions])
     _check_population(question, pots.values())
-    _check_alone({pot.pk: pot for pot in pots.values()}.values())
+    distinct = sorted({pot.pk: pot for pot in pots.values()}.values(), key=lambda pot: pot.pk)
+    _check_alone(distinct)
     delta = min(pot.delta for pot in pots.values())
     epsilon, unit = _noise(question, epsilon, unit, delta)
     held = list(grants)
     payers = tuple(_payers(user, dataset, pot, held, epsilon) for dataset, pot in pots.items())
     payers += tuple((each,) for each in _parts(pots))
     sigmas = tuple(clip * unit for clip in question.clips)
-    distinct = sorted({pot.pk: pot for pot in pots.values()}.values(), key=lambda pot: pot.pk)
     charges = tuple((pot.pk, _amount(question, pot, sigmas, epsilon)) for pot in distinct)
     by_pot, amounts = {pot.pk: pot for pot in distinct}, dict(charges)
     rooms = [
@@ -231,7 +231,7 @@ def _check_population(question: Question, pots: Iterable[Pot]) -> None:
             )
 
 
-def _check_alone(pots: Collection[Pot]) -> None:
+def _check_alone(pots: Sequence[Pot]) -> None:
     """A record of what each person is charged is one pot's."""
     found = next((pot for pot in pots if pot.uniform is not None), None)
     if found is not None and len(pots) > 1:

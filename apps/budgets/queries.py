@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -22,12 +23,23 @@ def domains_visible_to(user: User) -> QuerySet[Domain]:
     return found.filter(Q(slug=DEFAULT) | Q(pk__in=seen.values("domain")))
 
 
+def domains_of(datasets: Iterable[UUID]) -> dict[UUID, str]:
+    """The domain that each dataset is in. What was placed nowhere is in the default one."""
+    asked = set(datasets)
+    placed = dict(Placement.objects.filter(dataset__in=asked).values_list("dataset", "domain__slug"))
+    return {dataset: placed.get(dataset, DEFAULT) for dataset in asked}
+
+
+def in_domain(slug: str) -> Q:
+    """Rows with a `dataset` id that are about people of this domain."""
+    if slug == DEFAULT:
+        return ~Q(dataset__in=Placement.objects.exclude(domain__slug=DEFAULT).values("dataset"))
+    return Q(dataset__in=Placement.objects.filter(domain__slug=slug).values("dataset"))
+
+
 def beside(dataset: UUID) -> Q:
     """Rows with a `dataset` id that are about people of the same domain."""
-    placed = Placement.objects.filter(dataset=dataset).select_related("domain").first()
-    if placed is None or placed.domain.slug == DEFAULT:
-        return ~Q(dataset__in=Placement.objects.exclude(domain__slug=DEFAULT).values("dataset"))
-    return Q(dataset__in=Placement.objects.filter(domain=placed.domain).values("dataset"))
+    return in_domain(domains_of([dataset])[dataset])
 
 
 def releases_visible_to(user: User) -> QuerySet[Release]:

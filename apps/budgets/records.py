@@ -16,7 +16,7 @@ from django.db import transaction
 
 from apps.audit.actions import lock_log
 from apps.budgets.models import Release
-from apps.datasets.folders import sync_folder
+from apps.core.durable import sync
 
 FOLDER, RECORDS = "individual", "records"
 """Of the storage, with a folder for each pot; and of that, beside what workers make of the records."""
@@ -48,24 +48,15 @@ def place(pot: int, digest: str) -> Path:
     return folder(pot) / RECORDS / digest
 
 
-def make_durable(file: Path) -> None:
-    """Before the transaction of the charge, which others wait for: what was written is on the disk."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def keep(pot: int, sealed: Sealed) -> None:
     """In the transaction of the charge, with the log locked: give a durable record its name, durably."""
     records = folder(pot) / RECORDS
     if not records.exists():
         records.mkdir(mode=0o700, parents=True)
         for above in (records.parent, records.parent.parent, records.parent.parent.parent):
-            sync_folder(above)
+            sync(above)
     os.replace(sealed.file, records / sealed.digest)
-    sync_folder(records)
+    sync(records)
 
 
 def fits(pot: int, digest: str) -> bool:

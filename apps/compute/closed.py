@@ -234,10 +234,8 @@ def selected(columns: dict[str, Floats], rows: Mask) -> Iterator[Mask]:
 def _people(spec: AssetSpec) -> People:
     if spec.entities != "declared":
         return People(np.arange(spec.shape[0], dtype=np.int64), None)
-    identifiers = mapped.entities(spec)
-    whole = np.ascontiguousarray(identifiers).view(f"S{identifiers.shape[1]}").ravel()
-    _, first, codes = np.unique(whole, return_index=True, return_inverse=True)
-    return People(codes.astype(np.int64), identifiers[first])
+    found = mapped.identifiers(spec)
+    return People(mapped.codes(spec), found.view(np.uint8).reshape(len(found), found.itemsize))
 
 
 def _declared(spec: AssetSpec, name: str) -> Column:

@@ -6,28 +6,24 @@ datasets of a privacy domain are compared with each other; people of other domai
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Count, Max, Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Max, Min, Q, QuerySet
 from django.db.models.functions import Left
 
 from apps.accounts.models import User
-from apps.budgets.models import Placement
-from apps.budgets.pots import DEFAULT
-from apps.budgets.queries import beside
+from apps.budgets.queries import beside, domains_of, in_domain
 from apps.compute.messages import PEOPLE, Closed, Examine, Examined, Proposal, Thresholds
 from apps.compute.models import Disclosure
 from apps.compute.workers import Worker
 from apps.core.canonical import digest
+from apps.core.durable import sync
 from apps.core.prepared import insert_if_new
-from apps.datasets.folders import sync_folder
 from apps.datasets.models import Dataset, DatasetVersion
 from gridclient.wire.errors import InternalError
 
@@ -134,25 +130,18 @@ def keep(examinations: Sequence[Examination]) -> dict[tuple[str, int], str]:
         if place.exists():
             continue
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with each.file.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(each.file)
         each.file.replace(place)
-        sync_folder(place.parent)
+        sync(place.parent)
     return {(each.closed.dataset, each.closed.version): each.crowds for each in examinations}
 
 
-def numbers_beside(asked: Sequence[Iterable[UUID]]) -> list[int]:
+def numbers_beside(asked: Sequence[Sequence[UUID]]) -> list[int]:
     """For each of several groups of datasets, how many exact answers were given about people of their domains: a
-    certificate says so. Two queries, however many there are."""
-    groups = [set(group) for group in asked]
-    placed = Placement.objects.filter(dataset__in=set().union(*groups))
-    domains = dict(placed.values_list("dataset", "domain__slug"))
-    its = Placement.objects.filter(dataset=OuterRef("dataset")).values("domain__slug")
-    rows = Disclosure.objects.order_by().annotate(domain=Subquery(its)).values_list("domain").annotate(Count("pk"))
-    numbers: Counter[str] = Counter()
-    for domain, number in rows:
-        numbers[domain or DEFAULT] += number
-    return [sum(numbers[domain] for domain in {domains.get(dataset, DEFAULT) for dataset in group}) for group in groups]
+    certificate says so. A query for each domain, however many groups there are."""
+    domains = domains_of(dataset for group in asked for dataset in group)
+    numbers = {slug: Disclosure.objects.filter(in_domain(slug)).count() for slug in set(domains.values())}
+    return [sum(numbers[slug] for slug in {domains[dataset] for dataset in group}) for group in asked]
 
 
 def disclosures_visible_to(user: User) -> QuerySet[Disclosure]:

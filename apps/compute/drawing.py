@@ -15,6 +15,7 @@ from apps.compute.messages import Draw, Seal, Sealed, Value, Weighed
 from apps.compute.spending import Bill, Order, Wanted
 from apps.compute.workers import Worker
 from apps.core.database import in_database
+from apps.core.durable import sync
 from gridclient.program.graph import Ref
 from gridclient.wire.errors import ConflictError, GridError, InternalError
 
@@ -60,7 +61,8 @@ async def _sealed(worker: Worker, question: Seal, order: Order) -> records.Seale
     if not isinstance(reply, Sealed):
         return None
     file = Path(question.path)
-    await asyncio.to_thread(records.make_durable, file)
+    # Before the transaction of the charge, which others wait for.
+    await asyncio.to_thread(sync, file)
     account = order.account
     return records.Sealed(reply.record, file, order.pot, account.worst, order.header, account.tested, reply.alone)
 

@@ -7,13 +7,15 @@ What is written to a mapping stays in this process, so that no operation could c
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 
 from apps.compute.targets import DTYPES
 from apps.datasets.assets import ENTITIES, PRESENCE, TABLE, TABLE_PRESENCE, VALUES, AssetSpec
@@ -129,11 +131,37 @@ def presence(spec: AssetSpec) -> torch.Tensor:
     return safetensor(spec.path(), PRESENCE) != 0
 
 
-def entities(spec: AssetSpec) -> np.ndarray[Any, Any]:
-    """The HMAC of each row's identifier, where they are declared: uint8 [n, 32]."""
+class _Version(NamedTuple):
+    """What caches tell versions apart by."""
+
+    folder: str
+    spec: AssetSpec
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
+
+
+def codes(spec: AssetSpec) -> NDArray[np.int64]:
+    """The entity of each row, where they are declared: int64 [n], its place among the `identifiers`."""
+    return _codes(_Version(spec.folder, spec))
+
+
+@lru_cache(maxsize=16)
+def _codes(version: _Version) -> NDArray[np.int64]:
+    return np.unique(_entities(version.spec), return_inverse=True)[1].astype(np.int64)
+
+
+def identifiers(spec: AssetSpec) -> NDArray[np.bytes_]:
+    """The HMACs of the entities' identifiers, where they are declared: S32 [entities], in ascending order."""
+    return np.unique(_entities(spec))
+
+
+def _entities(spec: AssetSpec) -> NDArray[np.bytes_]:
+    """That of each row: S32 [n]."""
     stored = _arrow(spec.path(ENTITIES)).column(0).combine_chunks()
     width = stored.type.byte_width
-    return np.frombuffer(stored.buffers()[1], np.uint8).reshape(-1, width)[stored.offset : stored.offset + len(stored)]
+    found: NDArray[np.bytes_] = np.frombuffer(stored.buffers()[1], f"S{width}")
+    return found[stored.offset : stored.offset + len(stored)]
 
 
 def _own(column: np.ndarray[Any, Any]) -> torch.Tensor:

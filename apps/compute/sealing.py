@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from apps.compute import kernel, private, vector
+from apps.compute import kernel, mapped, private, vector
 from apps.compute.costs import costs, factor
 from apps.compute.messages import Seal, Sealed
 from apps.compute.programs import Program
 from apps.compute.readers import bases
-from apps.compute.readers.people import identifiers
 from apps.compute.readers.torch import TorchReader
 from apps.compute.vector import Amounts, Contribution
 from apps.datasets.assets import AssetSpec
@@ -36,6 +35,7 @@ def seal(program: Program, reader: TorchReader, question: Seal) -> Sealed:
         _, before = versions.get((spec.dataset, spec.version), (spec, np.uint64(0)))
         versions[spec.dataset, spec.version] = spec, np.minimum(before + cost, np.uint64(account.worst))
     contributions = [
-        Contribution(spec.dataset, spec.version, cost, partial(identifiers, spec)) for spec, cost in versions.values()
+        Contribution(spec.dataset, spec.version, cost, partial(mapped.identifiers, spec))
+        for spec, cost in versions.values()
     ]
     return Sealed(question.ask, *vector.seal(Path(question.path), account, contributions))

@@ -17,7 +17,7 @@ from apps.audit.verbs import Verb
 from apps.budgets import ledger, pricing, records
 from apps.budgets.accountant import ARGMAX
 from apps.budgets.accounts import Unsealed, log
-from apps.budgets.models import Domain, Pot, Release
+from apps.budgets.models import Domain, Release
 from apps.budgets.pricing import Held, Price, Question
 from apps.budgets.records import Sealed
 from apps.budgets.states import State
@@ -199,9 +199,9 @@ def _order(unsealed: Unsealed, unit: float) -> Order:
         folder=str(records.folder(pot.id)),
         log=log(pot.id),
         uniform=pot.uniform or 0,
-        limit=pot.available,
+        limit=unsealed.limit,
         worst=unsealed.worst,
-        order=Pot.objects.values_list("order_grid", flat=True).get(pk=pot.id),
+        order=pot.order_grid,
         tested=unsealed.tested,
     )
     return Order(account, unit, pot.id, pot.spent, _people(pot.id))

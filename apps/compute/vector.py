@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.compute.messages import LENGTH, Account
-from apps.datasets.folders import sync_folder
+from apps.core.durable import sync
 from gridclient.wire.errors import InternalError
 
 IDENTIFIER = 32
@@ -254,13 +254,9 @@ def _keep(path: Path, log: Sequence[str], numbers: NDArray[Any]) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{uuid4().hex}")
     _write(aside, Cached(len(log), log[-1], len(numbers)), [numbers])
-    descriptor = os.open(aside, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(aside)
     os.replace(aside, path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def _write(path: Path, head: Head | Cached, arrays: Sequence[NDArray[Any]]) -> str:

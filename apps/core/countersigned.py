@@ -19,6 +19,7 @@ from django.conf import settings
 
 from apps.core import keys
 from apps.core.canonical import canonical
+from apps.core.durable import sync
 from apps.core.heads import Head
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ def keep(said: CounterSigned) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path(said.log))
+    sync(path(said.log).parent)
 
 
 def heed_kept(log: Log) -> None:

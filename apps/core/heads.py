@@ -18,6 +18,7 @@ from typing import NamedTuple
 from django.conf import settings
 
 from apps.core.canonical import canonical
+from apps.core.durable import sync
 
 
 class Head(NamedTuple):
@@ -89,15 +90,7 @@ class HeadFile:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, self.path())
-        self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        """Make its name durable: the content of a file without a name is lost."""
-        descriptor = os.open(self.path().parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(self.path().parent)
 
     def advance(self, head: Head, *, contains: Callable[[Head], bool], durably: bool = False) -> Head | None:
         """Move the outside head forward to `head`; do nothing when another process is further already.
@@ -119,7 +112,7 @@ class HeadFile:
             if durably:
                 os.fsync(descriptor)
                 if present is None:
-                    self._sync_folder()
+                    sync(self.path().parent)
             return None
         finally:
             os.close(descriptor)

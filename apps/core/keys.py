@@ -18,6 +18,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from django.conf import settings
 
+from apps.core.durable import sync
+
 
 def load_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
     """The content of a secret file, mode 0600; what `make` gives, where there is none yet."""
@@ -36,6 +38,7 @@ def load_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
             pass
         finally:
             aside.unlink()
+        sync(path.parent)
     return path.read_bytes()
 
 

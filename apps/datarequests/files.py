@@ -7,6 +7,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from apps.core.durable import sync
+
 CONSTANTS = "constants.safetensors"
 
 
@@ -16,10 +18,10 @@ def place(source: Path, target: Path) -> None:
     # Beside the target first: a session's folder may be on another file system, where a rename is a copy.
     aside = target.with_name(f"{target.name}.incoming")
     shutil.move(source, aside)
-    _sync(aside)
+    sync(aside)
     os.replace(aside, target)
-    _sync(target.parent)
-    _sync(target.parent.parent)
+    sync(target.parent)
+    sync(target.parent.parent)
 
 
 def remove_constants(folder: Path) -> None:
@@ -27,11 +29,3 @@ def remove_constants(folder: Path) -> None:
     (folder / CONSTANTS).unlink(missing_ok=True)
     with suppress(OSError):  # absent, or an answer is in it
         folder.rmdir()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

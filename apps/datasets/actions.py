@@ -15,9 +15,9 @@ from django.db import transaction
 from django.db.models import F
 
 from apps.core import clock
+from apps.core.durable import sync
 from apps.core.wake import wake
 from apps.datasets.assets import ENTITIES, MAX_DESCRIPTION, MAX_NAME, MAX_TAGS, SUFFIXES, TABLE, Ingested
-from apps.datasets.folders import sync_folder
 from apps.datasets.models import Dataset, DatasetVersion, Revision, Visibility
 from apps.datasets.slugs import free_slug
 from apps.tags import index
@@ -119,7 +119,7 @@ def _add_version(
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.rename(place)
     for changed in (place, place.parent, place.parent.parent):
-        sync_folder(changed)
+        sync(changed)
     return version
 
 

@@ -57,10 +57,7 @@ def _read(query: Callable[[str], list[Any]]) -> Snapshot:
         },
         {
             *(f"requests/{UUID(str(key))}/answer" for key, _, _, answered in requests if answered),
-            *(
-                f"crowds/{name}"
-                for (name,) in query("SELECT DISTINCT crowds FROM compute_disclosure WHERE crowds <> ''")
-            ),
+            *(f"crowds/{name}" for (name,) in query(_CROWDS)),
             *(f"{FOLDER}/{pot}/{RECORDS}/{name}" for pot, name in query(_SEALED)),
         },
         {

@@ -22,9 +22,9 @@ from apps.audit.actions import record
 from apps.audit.verbs import Verb
 from apps.budgets.records import FOLDER as INDIVIDUAL
 from apps.core import clock, keys
+from apps.core.durable import sync
 from apps.datarequests.files import CONSTANTS
 from apps.datarequests.models import MAY_RUN, DataRequest
-from apps.datasets.folders import sync_folder
 from gridsite.backup import databases, manifest
 from gridsite.backup.databases import Snapshot
 from gridsite.backup.manifest import BackupRefusal
@@ -50,7 +50,7 @@ def back_up(target: Path, keys_target: Path | None, *, operator: str) -> str:
         if keys_target is not None:
             place_keys(key_files(Path(settings.GRID_KEYS_DIR)), keys_target)
         os.rename(aside, target)
-        sync_folder(target.parent)
+        sync(target.parent)
     except BaseException:
         for unfinished in (aside, keys_target):
             if unfinished is not None:
@@ -167,4 +167,4 @@ def place_keys(files: dict[str, Path], target: Path) -> None:
             file.write(path.read_bytes())
             file.flush()
             os.fsync(file.fileno())
-    sync_folder(target)
+    sync(target)

@@ -117,23 +117,22 @@ def _sealed(unsealed: Any, price: Any, reached: Any) -> Any:
     from django.conf import settings
 
     from apps.budgets import accounts, records
-    from apps.budgets.models import Pot
     from apps.compute import kernel, vector
     from apps.compute.costs import costs, factor
     from apps.compute.messages import Account
+    from apps.core.durable import sync
     from tests.factories.ledger_node import _dataset
 
     pot, file = unsealed.pot, Path(settings.GRID_STORAGE_DIR) / "sealed"
-    order = Pot.objects.get(pk=pot.id).order_grid
     account = Account(
-        str(records.folder(pot.id)), accounts.log(pot.id), pot.uniform, pot.available, unsealed.worst, order,
+        str(records.folder(pot.id)), accounts.log(pot.id), pot.uniform, unsealed.limit, unsealed.worst, pot.order_grid,
         unsealed.tested,
     )  # fmt: skip
-    cost = costs(kernel.squared_norms(_contributions()), factor(order, price.sigmas[0]), unsealed.worst)
+    cost = costs(kernel.squared_norms(_contributions()), factor(pot.order_grid, price.sigmas[0]), unsealed.worst)
     part = vector.Contribution(str(_dataset().pk), 1, cost, _identifiers)
     digest, alone = vector.seal(file, account, [part])
     reached("written")
-    records.make_durable(file)
+    sync(file)
     reached("synced")
     return records.Sealed(digest, file, pot.id, unsealed.worst, pot.spent, unsealed.tested, alone)
 

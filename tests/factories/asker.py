@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pytest
 
 from apps.accounts.models import AccessToken, User
 from apps.accounts.token_actions import create_token
@@ -56,6 +57,18 @@ class Asker:
                 cast(Worker, self), value, weighed, Wanted(epsilon), caller=self.caller, key=key, path=path
             )
         )  # fmt: skip
+
+    def die_before_the_draw(self, value: Ref, *, key: str) -> None:
+        """Ask, and end after the charge as a process that is killed."""
+
+        def dies(question: Any) -> None:
+            if type(question).__name__ == "Draw":
+                raise KeyboardInterrupt
+
+        self.before = dies
+        with pytest.raises(KeyboardInterrupt):
+            self.take(value, key=key)
+        self.before = lambda question: None
 
     async def ask(self, question: Any) -> Reply:
         self.asked.append(type(question).__name__)

@@ -72,14 +72,14 @@ PEOPLE_SINGLY = [
     _single(
         "charge without fsync",
         "apps/compute/drawing.py",
-        "    await asyncio.to_thread(records.make_durable, file)\n",
+        "    await asyncio.to_thread(sync, file)\n",
         "",
         _DISK,
     ),
     _single(
         "a record whose name is not on the disk",
         "apps/budgets/records.py",
-        "    os.replace(sealed.file, records / sealed.digest)\n    sync_folder(records)\n",
+        "    os.replace(sealed.file, records / sealed.digest)\n    sync(records)\n",
         "    os.replace(sealed.file, records / sealed.digest)\n",
         _DISK,
     ),

@@ -271,8 +271,8 @@ LEDGERS = [
     Mutant(
         "an allowance without what was used",
         LEDGER,
-        "return max(0, min(payer.most - (used[0] if used else 0), pot.room))",
-        "return max(0, min(payer.most, pot.room))",
+        "return max(0, min(payer.most - (used[0] if used else 0), pot.room(now)))",
+        "return max(0, min(payer.most, pot.room(now)))",
         (f"{BOOKS}::test_a_grant_is_used_up_by_all_who_share_it_and_by_nobody_else",),
     ),
 ]

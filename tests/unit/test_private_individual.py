@@ -232,19 +232,11 @@ def test_after_a_crash_the_same_people_take_part_as_were_charged(
 ) -> None:
     until_some_may_be_left_out(asker, visits)
     wanted = asker.total(visits, times=4.0)
-
-    def dies(question: Any) -> None:
-        if type(question).__name__ == "Draw":
-            raise KeyboardInterrupt
-
-    asker.before = dies
-    with pytest.raises(KeyboardInterrupt):
-        asker.take(wanted, key="once")
+    asker.die_before_the_draw(wanted, key="once")
     left = Release.objects.get(key="once")
     amounts = spent(domain)
     assert left.state == "charged"
     # Another answer is charged before the first one runs again.
-    asker.before = lambda question: None
     asker.take(asker.total(visits, times=8.0))
     asker.asked.clear()
     assert number(asker.take(wanted, key="once")) == pytest.approx(4 * WITHOUT, abs=4 * WIDE)
@@ -303,16 +295,8 @@ def test_an_answer_that_was_charged_is_drawn_after_another_epoch_began(
     people: People, domain: Domain, visits: Dataset, asker: Asker
 ) -> None:
     wanted = asker.total(visits)
-
-    def dies(question: Any) -> None:
-        if type(question).__name__ == "Draw":
-            raise KeyboardInterrupt
-
-    asker.before = dies
-    with pytest.raises(KeyboardInterrupt):
-        asker.take(wanted, key="once")
+    asker.die_before_the_draw(wanted, key="once")
     another_epoch(domain, people)
-    asker.before = lambda question: None
     assert number(asker.take(wanted, key="once")) == pytest.approx(TRUTH, abs=WIDE)
     assert charged() == 1
 

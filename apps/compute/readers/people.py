@@ -6,7 +6,6 @@ Rows may have been chosen, repeated and reordered by public positions since; eac
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,7 +49,7 @@ class People(NamedTuple):
         """The entity of each row, int64 [n]; None: row i is entity i."""
         if self.declared is None:
             return None if self.places is None else np.maximum(self.places, 0)
-        found = _entities(self.declared)
+        found = mapped.codes(self.declared)
         return found if self.places is None else found[np.maximum(self.places, 0)]
 
     def keep(self) -> NDArray[np.bool_] | None:
@@ -62,37 +61,6 @@ class People(NamedTuple):
             if (spec.dataset, spec.version) in self.mask:
                 records &= mapped.presence(spec).numpy()
         return records if self.places is None else records[np.maximum(self.places, 0)] & (self.places >= 0)
-
-
-class _Version(NamedTuple):
-    """What caches tell versions apart by."""
-
-    folder: str
-    spec: AssetSpec
-
-    def __hash__(self) -> int:
-        return hash(self.folder)
-
-
-def _entities(spec: AssetSpec) -> NDArray[np.int64]:
-    return _numbered(_Version(spec.folder, spec))
-
-
-@lru_cache(maxsize=16)
-def _numbered(version: _Version) -> NDArray[np.int64]:
-    """The entity of each row of a version that declares them: int64 [n], its place in the order of the identifiers."""
-    return np.unique(_whole(version.spec), return_inverse=True)[1].astype(np.int64)
-
-
-def identifiers(spec: AssetSpec) -> NDArray[np.bytes_]:
-    """Of each entity of a version that declares them, S32 [entities], in the order of their codes."""
-    return np.unique(_whole(spec))
-
-
-def _whole(spec: AssetSpec) -> NDArray[np.bytes_]:
-    found = np.ascontiguousarray(mapped.entities(spec))
-    whole: NDArray[np.bytes_] = found.view(f"S{found.shape[1]}").reshape(-1)
-    return whole
 
 
 def people(program: Program, reader: TorchReader, above: Ref, label: Label) -> People:

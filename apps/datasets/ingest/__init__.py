@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from apps.core.durable import sync
 from apps.datasets.assets import SUFFIXES, TENSOR, Ingested
-from apps.datasets.folders import sync_folder
 from apps.datasets.ingest.declared import check_spec
 from apps.datasets.ingest.limits import IngestLimits, Problems
 from apps.datasets.ingest.tables import ingest_table
@@ -59,5 +59,5 @@ def ingest(
         raise LimitExceededError("This upload needs more memory than a session has here.") from None
     problems.check()
     assert ingested is not None
-    sync_folder(out)
+    sync(out)
     return ingested
