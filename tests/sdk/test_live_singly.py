@@ -45,3 +45,14 @@ def test_people_without_identifiers_are_refused_and_nothing_is_published(owner: 
     with pytest.raises(grid.InvalidInputError, match="entities="):
         grid.private_table(FRAME, name=name, bounds={"visits": (0.0, 100.0)}, domain=domain).send(owner)
     assert name not in [dataset.name for dataset in owner.datasets()]
+
+
+def test_a_later_version_has_identifiers_too(owner: Node) -> None:
+    """Without them, whoever has nothing left would begin anew."""
+    domain = owner.open_domain(fresh("singly"), statement="Made up for one test.", accounting="individual").name
+    bounds = {"visits": (0.0, 100.0)}
+    first = grid.private_table(FRAME, name=fresh("visits"), bounds=bounds, entities="person", domain=domain)
+    dataset = owner.dataset(first.send(owner).dataset)
+    with pytest.raises(grid.InvalidInputError, match="charges each person by itself"):
+        dataset.replace(grid.private_table(FRAME[["visits"]], bounds=bounds))
+    assert owner.dataset(dataset.name).version == 1

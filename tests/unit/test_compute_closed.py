@@ -240,6 +240,21 @@ def test_two_partitions_of_the_same_people_that_differ_by_few_rows_are_not_both_
     assert (again.failed, again.crowds[:PEOPLE]) == ([], first.crowds[:PEOPLE])
 
 
+def test_a_session_that_asks_about_two_datasets_in_turn_has_each_ones_people_behind_its_answers(tmp_path: Path) -> None:
+    """What answers have in common is kept for the next one, and must be that of its own version."""
+    one = published(tmp_path / "births")
+    other = published(tmp_path / "moved", dataset="moved", entities="declared", max_rows_per_entity=3)
+    declare(other, np.arange(N) // 3)
+    t = Table(one)
+    sums = [t("aten::sum", t("grid::column", table, "weight")) for table in (t.table, t.bind(other))]
+    people = []
+    for number in (0, 1, 0):
+        t.examined(sums[number], tmp_path)
+        behind = crowds.decode((tmp_path / f"crowds-{sums[number].node}").read_bytes())
+        people.append((behind.dataset, len(behind.cells[0].people.loaded().numbers)))
+    assert people == [(one.dataset, N), ("moved", N // 3), (one.dataset, N)]
+
+
 def test_a_reply_holds_the_names_of_checks_and_nothing_of_a_value(tmp_path: Path) -> None:
     """T3: whatever one person's values are, only the names of checks cross to the web process."""
     shapes = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -143,3 +144,19 @@ def test_equal_rows_are_counted() -> None:
     assert not both(answer(ones), answer(ones[1:], dataset="other"))
     assert both(answer(ones), answer(ones[:20], dataset="other"))
     assert both(answer(np.array([[0.0]] * 30)), answer(np.array([[-0.0]] * 30), dataset="other", data="x"))
+
+
+def test_a_session_keeps_no_more_of_earlier_answers_than_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that was asked for years has more of them than a worker has memory."""
+    files = [tmp_path / str(number) for number in range(4)]
+    for number, file in enumerate(files):
+        file.write_bytes(crowds.encode(answer(VALUES + number)))
+    most = max(file.stat().st_size for file in files)
+    monkeypatch.setattr(crowds, "MOST_KEPT", 2 * most)
+    earlier = crowds.Earlier()
+    read = [earlier.read(str(file)) for file in (*files, files[0])]
+    assert [found.crowds for found in read] == [crowds.decode(file.read_bytes()) for file in (*files, files[0])]
+    assert list(earlier._read) == [str(files[3]), str(files[0])] and earlier._nbytes <= 2 * most
+    assert earlier.read(str(files[3])) is read[3]
