@@ -13,7 +13,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Max, Min, Q, QuerySet
+from django.db.models import Case, F, Max, Min, Q, QuerySet, When
 from django.db.models.functions import Left
 
 from apps.accounts.models import User
@@ -59,16 +59,15 @@ class Earlier(NamedTuple):
 def earlier(closed: Closed) -> Earlier:
     """All disclosures of the domain. Of those of the same version, one for all with the same people and rows behind
     them: nothing else is compared there (`crowds.compatible`)."""
-    last = newest(closed)
-    behind = _of_the_same(closed).filter(id__lte=last).order_by()
     same = Q(dataset=UUID(closed.dataset), version=closed.version)
-    people = Left("crowds", PEOPLE)
-    alike = behind.filter(same).values(people=people).annotate(one=Min("crowds")).values_list("one", flat=True)
-    others = behind.exclude(same).values_list("crowds", flat=True).distinct()
+    once = Case(When(same, then=Left("crowds", PEOPLE)), default=F("crowds"))
+    groups = _of_the_same(closed).order_by().values(once=once).annotate(one=Min("crowds"), last=Max("id"))
+    found = sorted(groups.values_list("one", "last"))
     data = DatasetVersion.objects.values_list("sha256", flat=True).get(
         dataset=UUID(closed.dataset), number=closed.version
     )
-    return Earlier(last, data, [str(_folder() / crowds) for crowds in sorted({*alike, *others})])
+    last = max((last for _, last in found), default=0)
+    return Earlier(last, data, [str(_folder() / crowds) for crowds, _ in found])
 
 
 async def examined(worker: Worker, ask: int, closed: Closed, known: Earlier, file: Path) -> Examination:
