@@ -54,7 +54,7 @@ class OpenDomain(Act):
     accounting = forms.ChoiceField(
         label="What an answer costs",
         choices=Domain.Accounting.choices,
-        required=False,
+        initial=Domain.Accounting.UNIFORM,
         widget=UnfoldAdminSelectWidget,
         help_text="For good. Individual needs identifiers of the people in all its datasets; who contributes little is "
         "then answered for longer, and who has nothing left is silently in no answer.",
@@ -70,7 +70,7 @@ class OpenDomain(Act):
             words["name"].strip(),
             statement=words["statement"],
             entities=words["entities"],
-            accounting=words["accounting"] or Domain.Accounting.UNIFORM,
+            accounting=words["accounting"],
             by=self.user,
         )
 
@@ -261,6 +261,7 @@ def bar(pot: Pot) -> dict[str, Any]:
         "order": f"{float(pot.order):.4g}",
         "certain": f"{pot.epsilon_spent:.3g}",
         "touched": pot.spent > 0,
+        "individual": pot.uniform is not None,
     }
 
 

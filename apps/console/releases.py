@@ -84,6 +84,7 @@ class ReleaseAdmin(GridAdmin):
         ]
         promise = [
             ("Whom it hides", f"each {said['unit']}: {said['adjacency']}"),
+            ("Whom it may leave out", "whoever has nothing left of the budget, which nobody is told" * obj.may_exclude),
             ("Epsilon", f"{said['epsilon']:.4g}, of this answer by itself"),
             ("Delta", f"{said['delta']:.2g}"),
             ("How", said["mechanism_in_words"]),
@@ -92,10 +93,11 @@ class ReleaseAdmin(GridAdmin):
             ("Noise (sigma)", ", ".join(f"{each:.6g}" for each in said["sigmas"])),
             ("As JSON", format_html('<a class="console-link" href="{}">the certificate</a>', json_page)),
         ]
+        least, each = ("at most ", " for each person") if obj.record else ("", "")
         charges = [
             (
                 f"{charge.pot.domain}, epoch {charge.pot.epoch}, {charge.pot.get_kind_display()}",
-                f"{charge.pot.as_epsilon(charge.amount):.4g} of {charge.pot.epsilon:g} epsilon "
+                f"{least}{charge.pot.as_epsilon(charge.amount):.4g} of {charge.pot.epsilon:g} epsilon{each} "
                 f"({charge.amount} of {charge.pot.cap}, order {float(charge.pot.order):.4g})",
             )
             for charge in obj.charges.all()

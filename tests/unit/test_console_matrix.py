@@ -195,6 +195,7 @@ def test_who_may_not_act_changes_nothing_by_posting(people: People, house: dict[
         "again": "new-pass-1", "members": "auditor", "username": "mallory", "slug_field": "x", "name": "x",
         "visibility": "listed", "accounts_may_compute": "no", "right": "read", "to": "auditor",
         "dataset": house["datasets_dataset"], "epsilon": "1", "statement": "others", "entities": "10",
+        "accounting": "uniform",
     }  # fmt: skip
     for role in ("node", "network"):
         with override_settings(GRID_ROLE=role):

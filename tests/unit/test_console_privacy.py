@@ -132,7 +132,12 @@ def test_a_new_epoch_takes_two_people(at: Any, people: People, births: Dataset) 
 
 
 def test_an_owner_opens_a_domain_and_says_why(at: Any) -> None:
-    words = {"name": "staff", "statement": "Nobody who works here was born here.", "entities": "500"}
+    words = {
+        "name": "staff",
+        "statement": "Nobody who works here was born here.",
+        "entities": "500",
+        "accounting": "uniform",
+    }
     answer = at("owner").post("/admin/budgets/domain/add/", words, follow=True)
     assert "Done: staff." in said(answer) and words["statement"] in text(answer)
     again = at("owner").post("/admin/budgets/domain/add/", words)

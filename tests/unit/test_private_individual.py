@@ -22,6 +22,7 @@ from apps.datasets.models import Dataset
 from gridclient.wire.errors import BudgetExhaustedError, InternalError, InvalidInputError
 from tests.factories.asker import Asker, number
 from tests.factories.individuals import allow, charged, pot_of, publish, spent, town
+from tests.factories.pages import page, signed_in, text
 from tests.factories.people import People
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -124,6 +125,20 @@ def test_a_choice_costs_everybody_alike_and_is_refused_when_some_may_have_nothin
     assert charged() == before
     assert max(spent(domain)) + pot.uniform <= pot.cap
     assert verify().problem == ""
+
+
+def test_the_console_says_what_was_charged_to_whom_and_that_somebody_may_be_left_out(
+    people: People, domain: Domain, visits: Dataset, asker: Asker
+) -> None:
+    """The sum of worst cases passes what everybody was promised, and nobody was charged more than that."""
+    client = signed_in(people, "owner")
+    until_some_may_be_left_out(asker, visits)
+    first, last = Release.objects.earliest("seq"), Release.objects.latest("seq")
+    pot = text(client.get(f"{page(domain)}/change/"))
+    assert "0 left for everybody of epsilon 2" in pot and "nobody more than 2" in pot and "spent, for which" not in pot
+    charges = [text(client.get(f"{page(release)}/change/")) for release in (first, last)]
+    assert ["Whom it may leave out" in shown for shown in charges] == [False, True]
+    assert all("at most 0.6356 of 2 epsilon for each person" in shown for shown in charges)
 
 
 def test_answers_that_may_leave_somebody_out_end_by_a_public_number(
