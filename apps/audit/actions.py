@@ -1,12 +1,13 @@
-"""Writing the audit log: one verb, `record`, called in the transaction of what it records."""
+"""Writing the audit log: `record`, or `record_all`, called in the transaction of what it records."""
 
 from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Iterable
 from datetime import datetime
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from django.db import connection, transaction
 
@@ -16,7 +17,7 @@ from apps.audit.models import AuditEvent, AuditHead
 from apps.audit.verbs import Verb
 from apps.core import clock, keys
 from apps.core.canonical import canonical
-from apps.core.prepared import execute, execute_together
+from apps.core.prepared import execute, execute_together, of_many
 from gridclient.wire.errors import InternalError
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,16 @@ def lock_log() -> None:
         _lock_head()
 
 
+class Happened(NamedTuple):
+    """What an event tells: see `record`."""
+
+    verb: Verb
+    by: Actor | None
+    target: str
+    at: datetime | None
+    payload: dict[str, Any]
+
+
 def record(verb: Verb, *, by: Actor | None, target: str = "", at: datetime | None = None, **payload: Any) -> AuditEvent:
     """Append an event; it is committed or rolled back with the caller's transaction.
 
@@ -108,23 +119,48 @@ def record(verb: Verb, *, by: Actor | None, target: str = "", at: datetime | Non
     never is. Raises TransactionManagementError outside a transaction, TypeError or ValueError for a payload that JSON
     cannot say.
     """
+    (event,) = record_all([Happened(verb, by, target, at, payload)])
+    return event
+
+
+def record_all(happened: Iterable[Happened]) -> list[AuditEvent]:
+    """Append events, in this order: one at least. As `record`."""
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("An audit event belongs into the transaction of what it records.")
-    body, salt = canonical(payload).decode(), secrets.token_hex(16)
-    last, previous = _lock_head()
-    event = AuditEvent(
-        seq=last + 1,
-        at=at or clock.now(),
-        verb=verb.value,
-        actor_id=str(by.id) if by is not None else "",
-        actor_name=by.username if by is not None else "",
-        target=target,
-        payload_digest=text_digest(salt, body),
-        previous=previous,
+    last, previous = since = _lock_head()
+    events, texts = [], []
+    for each in happened:
+        body, salt = canonical(each.payload).decode(), secrets.token_hex(16)
+        event = AuditEvent(
+            seq=last + 1,
+            at=each.at or clock.now(),
+            verb=each.verb.value,
+            actor_id=str(each.by.id) if each.by is not None else "",
+            actor_name=each.by.username if each.by is not None else "",
+            target=each.target,
+            payload_digest=text_digest(salt, body),
+            previous=previous,
+        )
+        event.hash = event.computed_hash()
+        event.signature = keys.sign(DOMAIN, event.hash.encode())
+        last, previous = event.seq, event.hash
+        events.append(event)
+        texts.append((event.seq, salt, body))
+    execute_together(
+        [
+            of_many(_ADD_EVENT, [_stored(event) for event in events]),
+            of_many(_ADD_TEXT, texts),
+            (_STEP_HEAD, (last, previous)),
+        ]
     )
-    event.hash = event.computed_hash()
-    event.signature = keys.sign(DOMAIN, event.hash.encode())
-    stored = (
+    for event in events:
+        event._state.adding = False
+    _publish_on_commit(_Publish(outside.Head(last, previous, events[-1].signature), since))
+    return events
+
+
+def _stored(event: AuditEvent) -> tuple[Any, ...]:
+    return (
         event.seq,
         connection.ops.adapt_datetimefield_value(event.at),
         event.verb,
@@ -136,9 +172,3 @@ def record(verb: Verb, *, by: Actor | None, target: str = "", at: datetime | Non
         event.hash,
         event.signature,
     )
-    execute_together(
-        [(_ADD_EVENT, stored), (_ADD_TEXT, (event.seq, salt, body)), (_STEP_HEAD, (event.seq, event.hash))]
-    )
-    event._state.adding = False
-    _publish_on_commit(_Publish(outside.Head(event.seq, event.hash, event.signature), (last, previous)))
-    return event

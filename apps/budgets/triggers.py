@@ -15,8 +15,8 @@ _RESET = (
 )
 
 
-def _guard(fixed: tuple[str, ...], reset: str) -> Guard:
-    """`fixed`: columns of a release that stay; `reset`: which changes of a pot are refused."""
+def _guard(fixed: tuple[str, ...], reset: str, step: str) -> Guard:
+    """`fixed`: columns of a release that stay; `reset`, `step`: which changes of a pot and of the head are refused."""
     rewritten = " OR ".join(f"NEW.{name} <> OLD.{name}" for name in fixed)
     rules = (
         ("ledger_release_no_delete", "budgets_release", "DELETE", ""),
@@ -29,14 +29,15 @@ def _guard(fixed: tuple[str, ...], reset: str) -> Guard:
         ("ledger_allowance_no_delete", "budgets_allowance", "DELETE", ""),
         ("ledger_allowance_no_refund", "budgets_allowance", "UPDATE", "NEW.used < OLD.used"),
         ("ledger_head_no_delete", "budgets_ledgerhead", "DELETE", ""),
-        ("ledger_head_steps", "budgets_ledgerhead", "UPDATE", "NEW.seq <> OLD.seq + 1"),
+        ("ledger_head_steps", "budgets_ledgerhead", "UPDATE", step),
     )
     return Guard("budgets_refuse", "the ledger is append-only", rules)
 
 
-FIRST = _guard(_FIXED, _RESET)
-"""Before entities had accounts of their own: for migrations."""
+FIRST = _guard(_FIXED, _RESET, "NEW.seq <> OLD.seq + 1")
+"""Before entities had accounts of their own, and several charges were written together: for migrations."""
 GUARD = _guard(
     (*_FIXED, "record", "may_exclude"),
     f"{_RESET} OR NEW.uniform < OLD.uniform OR (NEW.uniform IS NULL) <> (OLD.uniform IS NULL)",
+    "NEW.seq <= OLD.seq",
 )

@@ -12,7 +12,7 @@ from apps.budgets.models import Release
 from apps.budgets.states import State
 from apps.compute import spending
 from apps.compute.messages import Draw, Seal, Sealed, Value, Weighed
-from apps.compute.spending import Bill, Order, Wanted
+from apps.compute.spending import Bill, Demand, Order, Wanted
 from apps.compute.workers import Worker
 from apps.core.database import in_database
 from apps.core.durable import sync
@@ -31,13 +31,13 @@ async def paid(
     """Charge an answer. Where each person is charged by itself, the worker seals first what, as often as another answer
     about them came first.
 
-    Raises as `spending.charge`; once a worker was asked not before a time that follows from public metadata, and for
-    whatever went wrong there with one text, charged.
+    Raises as `spending.charge_all` refuses; once a worker was asked not before a time that follows from public
+    metadata, and for whatever went wrong there with one text, charged.
     """
     sealed, people = None, 0
     try:
         for _ in range(MOST_SEALS):
-            bill = await in_database(spending.charge, token, weighed, wanted, key, sealed)
+            bill = await spending.charged(Demand(token, weighed, wanted, key, sealed))
             if isinstance(bill, Bill):
                 return bill
             people = bill.people

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ from apps.audit.verbs import Verb
 from apps.budgets import ledger, pricing, records
 from apps.budgets.accountant import ARGMAX
 from apps.budgets.accounts import Unsealed, log
+from apps.budgets.books import Asking
 from apps.budgets.models import Domain, Release
 from apps.budgets.pricing import Held, Price, Question
 from apps.budgets.records import Sealed
@@ -25,10 +28,11 @@ from apps.compute import keeping
 from apps.compute.mechanism import mechanism
 from apps.compute.messages import Account, Weighed
 from apps.core.clock import now as moment
+from apps.core.database import Together
 from apps.datasets.models import Dataset
 from apps.permissions.models import Grant
 from apps.permissions.policies import Ask, Input, release_grants
-from gridclient.wire.errors import ConflictError, InternalError, InvalidInputError, TooNoisyError
+from gridclient.wire.errors import ConflictError, GridError, InternalError, InvalidInputError, TooNoisyError
 
 Z_95 = 1.959963984540054
 FAILED = "This answer failed after it was charged, and stays charged: nobody can tell whether it left. Ask the owner."
@@ -40,6 +44,16 @@ class Wanted(NamedTuple):
 
     epsilon: float | None = None
     within: float | None = None
+
+
+class Demand(NamedTuple):
+    """Whoever has this token wants an answer. `sealed`: what it costs each person, where that is charged."""
+
+    token: int
+    weighed: Weighed
+    wanted: Wanted
+    key: str
+    sealed: Sealed | None = None
 
 
 class Quote(NamedTuple):
@@ -151,31 +165,82 @@ def budget(user: User, dataset: Dataset) -> pricing.Budget:
 
 
 @transaction.atomic
-def charge(token: int, weighed: Weighed, wanted: Wanted, key: str, sealed: Sealed | None = None) -> Bill | Order:
-    """Charge a private answer, or find the one that was charged under this key, or the same answer in the store.
+def charge_all(demands: Sequence[Demand]) -> list[Bill | Order | GridError]:
+    """Charge private answers, or find what was charged under their keys, or the same answers in the store.
 
     Where its people are charged each by itself, the first call gives an `Order`, and so does every later one that came
-    too late with what was sealed. Raises as `quote`; before anything is charged TooNoisyError, and LimitExceededError
-    where too much is kept for the account; BudgetExhaustedError, ConflictError for a key of another question,
-    InternalError where what was charged under this key failed.
+    too late with what was sealed. A refusal is as of `quote`; before anything is charged TooNoisyError, and
+    LimitExceededError where too much is kept for the account; BudgetExhaustedError, ConflictError for a key of another
+    question, InternalError where what was charged under this key failed.
     """
     lock_log()  # whoever took a right away, and was told so, may rely on it
-    user = user_of_live_token(token)
-    found = quote(user, weighed, wanted)
-    found.check_says_something()
-    release = ledger.stored(found.question, found.price)
-    stored = release is not None and (release.user_id, release.key) != (user.pk, key)
-    if release is None:
-        nbytes = keeping.checked(user, key, weighed, found.price)
+    found: dict[int, Bill | Order | GridError] = {}
+    waiting: dict[UUID, deque[tuple[int, User]]] = {}
+    for number, demand in enumerate(demands):
         try:
-            release = ledger.charge(user, found.question, found.price, key=key, sealed=sealed)
-        except Unsealed as unsealed:
-            return _order(unsealed, found.price.unit)
-        keeping.count(user, nbytes)
-    elif stored:
+            user = user_of_live_token(demand.token)
+            waiting.setdefault(user.pk, deque()).append((number, user))
+        except GridError as error:
+            found[number] = error
+    while waiting:
+        # One of each account at a time: what it has left, and what is kept for it, follows from its last one.
+        told: dict[int, _Told] = {}
+        for number, user in [queue.popleft() for queue in waiting.values()]:
+            try:
+                told[number] = _told(user, demands[number])
+            except GridError as error:
+                found[number] = error
+        found |= zip(told, _billed_all(list(told.values())), strict=True)
+        waiting = {key: queue for key, queue in waiting.items() if queue}
+    return [found[number] for number in range(len(demands))]
+
+
+charged: Together[Demand, Bill | Order] = Together(charge_all)
+"""Charges one: those who wait for the database thread at the same time are charged in one transaction."""
+
+
+class _Told(NamedTuple):
+    """A demand with its price. `stored`: the same answer, from the store; `nbytes`: what the node keeps of another."""
+
+    user: User
+    demand: Demand
+    quote: Quote
+    stored: Release | None
+    nbytes: int
+
+
+def _told(user: User, demand: Demand) -> _Told:
+    found = quote(user, demand.weighed, demand.wanted)
+    found.check_says_something()
+    stored = ledger.stored(found.question, found.price)
+    nbytes = 0 if stored else keeping.checked(user, demand.key, demand.weighed, found.price)
+    return _Told(user, demand, found, stored, nbytes)
+
+
+def _billed_all(told: Sequence[_Told]) -> list[Bill | Order | GridError]:
+    """Of different accounts."""
+    asking = [
+        Asking(each.user, each.quote.question, each.quote.price, each.demand.key, each.demand.sealed)
+        for each in told
+        if each.stored is None
+    ]
+    releases = iter(ledger.charge_all(asking) if asking else [])
+    return [_billed(each, each.stored or next(releases)) for each in told]
+
+
+def _billed(told: _Told, release: Release | GridError | Unsealed) -> Bill | Order | GridError:
+    user, demand, found, kept, nbytes = told
+    if isinstance(release, Unsealed):
+        return _order(release, found.price.unit)
+    if isinstance(release, GridError):
+        return release
+    stored = kept is not None and (release.user_id, release.key) != (user.pk, demand.key)
+    if stored:
         record(Verb.VALUE_RELEASED, by=user, target=f"release:{release.pk}", route="release", stored=True)
+    elif kept is None:
+        keeping.count(user, nbytes)
     if release.state == State.VOID:
-        raise InternalError(FAILED)
+        return InternalError(FAILED)
     cost = 0.0 if stored else found.price.cost
     receipt = found.words() | {
         "id": str(release.pk),
@@ -183,7 +248,7 @@ def charge(token: int, weighed: Weighed, wanted: Wanted, key: str, sealed: Seale
         "stored": stored,
         "cost": cost,
         "remaining": found.price.remaining - cost,
-        "sigmas": [found.price.unit * spread for spread in weighed.spread],
+        "sigmas": [found.price.unit * spread for spread in demand.weighed.spread],
         "may_exclude": release.may_exclude,
     }
     if not release.record:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from django.db import close_old_connections, connection
 from django.db.models import QuerySet
 
 from apps.core import metrics
 
+A = TypeVar("A")
 T = TypeVar("T")
+MOST_TOGETHER = 64
+"""Calls."""
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
 metrics.DATABASE_QUEUE.set_function(_thread._work_queue.qsize)
 
@@ -40,7 +44,10 @@ def delete_unlocked(rows: QuerySet[Any]) -> None:
 
 async def in_database(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Run a function that uses the ORM in the database thread. Who is cancelled waits for what has begun."""
-    called = _thread.submit(_call, partial(function, *args, **kwargs), perf_counter())
+    return await _outcome(_thread.submit(_call, partial(function, *args, **kwargs), perf_counter()))
+
+
+async def _outcome(called: Future[T]) -> T:
     try:
         return await asyncio.wrap_future(called)
     except asyncio.CancelledError:
@@ -49,3 +56,48 @@ async def in_database(function: Callable[..., T], *args: Any, **kwargs: Any) -> 
             with suppress(Exception):  # nobody is there to be told
                 await asyncio.wrap_future(called)
         raise
+
+
+class Together(Generic[A, T]):
+    """Calls that wait for the database thread at the same time are made as one, with all that they were given.
+
+    `function` gives for each its result, or the error that it is refused with. Where it raises, whatever it did for all
+    of them is undone (it is one transaction), and each is tried by itself.
+    """
+
+    def __init__(self, function: Callable[[list[A]], Sequence[T | Exception]]) -> None:
+        self._function = function
+        self._waiting: deque[tuple[A, Future[T]]] = deque()
+
+    async def __call__(self, given: A) -> T:
+        """As `in_database`."""
+        called: Future[T] = Future()
+        self._waiting.append((given, called))
+        # One for each call: that which comes too late finds nobody waiting.
+        _thread.submit(_call, self._take, perf_counter())
+        return await _outcome(called)
+
+    def _take(self) -> None:
+        taken: list[tuple[A, Future[T]]] = []
+        while self._waiting and len(taken) < MOST_TOGETHER:
+            given, called = self._waiting.popleft()
+            if called.set_running_or_notify_cancel():
+                taken.append((given, called))
+        if taken and not self._made(taken):
+            for each in taken:
+                self._made([each])
+
+    def _made(self, taken: list[tuple[A, Future[T]]]) -> bool:
+        """False where several must be tried one by one."""
+        try:
+            found = self._function([given for given, _ in taken])
+        except Exception as error:
+            if len(taken) > 1:
+                return False
+            found = [error]
+        for (_, called), result in zip(taken, found, strict=True):
+            if isinstance(result, Exception):
+                called.set_exception(result)
+            else:
+                called.set_result(result)
+        return True

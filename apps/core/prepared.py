@@ -44,6 +44,14 @@ def execute_together(statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
         execute("; ".join(sql for sql, _ in statements), [value for _, given in statements for value in given])
 
 
+def of_many(sql: str, rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
+    """A statement that inserts one row, and the parameters of several: the one that inserts them all."""
+    head, given = sql.split(" VALUES ", 1)
+    row = given[: given.index(")") + 1]
+    sql = f"{head} VALUES {', '.join([row] * len(rows))}{given[len(row) :]}"
+    return sql, [value for values in rows for value in values]
+
+
 def places(values: Sized) -> str:
     """As many `%s` in brackets, for `IN`."""
     return f"({', '.join(['%s'] * len(values))})"

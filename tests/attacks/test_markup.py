@@ -93,7 +93,7 @@ def _texts(model: type[models.Model]) -> list[str]:
 
 def _poison(source: random.Random) -> int:
     """Every free text of every row becomes hostile, past all checks: a page may rely on none. How many were changed."""
-    triggers.remove(connection)
+    triggers.GUARD.remove(connection)
     changed = 0
     for model in apps.get_models():
         if not model.__module__.startswith("apps.") or model is AuditText:

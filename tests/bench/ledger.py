@@ -21,6 +21,8 @@ from tests.bench.search import _url
 ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = 4
 SECONDS = 5.0
+TOGETHER = 32
+"""Askers who wait at the same time, in each process."""
 TARGET = 2_000.0
 """Charges a second, all processes together."""
 
@@ -83,11 +85,11 @@ def _prepare() -> None:
     connections.close_all()
 
 
-def _measure(processes: int) -> float:
-    """Charges a second of so many processes; each begins when all are up."""
+def _measure(processes: int, together: int = TOGETHER) -> float:
+    """Charges a second of so many processes, each of so many at a time; they begin when all are up."""
     workers = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.ledger", "charge"],
+            [sys.executable, "-m", "tests.bench.ledger", "charge", str(together)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -104,7 +106,7 @@ def _measure(processes: int) -> float:
     return sum(int(worker.communicate()[0]) for worker in workers) / SECONDS
 
 
-def _charge() -> None:
+def _charge(together: int) -> None:
     import django
 
     django.setup()
@@ -114,6 +116,8 @@ def _charge() -> None:
 
     from apps.accounts.models import User
     from apps.budgets import ledger
+    from apps.budgets.books import Asking
+    from apps.budgets.models import Release
     from apps.core.clock import now
     from apps.datasets.models import Dataset
     from tests.factories.budgets import held, priced, question
@@ -121,20 +125,24 @@ def _charge() -> None:
     user, dataset = User.objects.get(username="scientist"), Dataset.objects.get()
     asked = question(dataset)
     price: Any = priced(user, asked, held(dataset, 2.0), now=now())
-    with transaction.atomic():
-        ledger.charge(user, asked, price, key=uuid4().hex)
+
+    def charge(number: int) -> None:
+        with transaction.atomic():
+            found = ledger.charge_all([Asking(user, asked, price, uuid4().hex) for _ in range(number)])
+        assert all(isinstance(each, Release) for each in found)
+
+    charge(together)
     print("ready", flush=True)
     sys.stdin.readline()
     count, end = 0, time.perf_counter() + SECONDS
     while time.perf_counter() < end:
-        with transaction.atomic():
-            ledger.charge(user, asked, price, key=uuid4().hex)
-        count += 1
+        charge(together)
+        count += together
     print(count, flush=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["charge"]:
-        _charge()
+    if sys.argv[1:2] == ["charge"]:
+        _charge(int(sys.argv[2]))
     else:
         sys.exit(0 if main() else 1)

@@ -222,7 +222,9 @@ RELEASES = [
 BOOKS = "tests/unit/test_budgets_ledger.py"
 COSTS = "tests/unit/test_accountant.py"
 FROZEN = "tests/unit/test_budgets_domains.py"
-LEDGER, ACCOUNTANT, PRICING = (f"apps/budgets/{name}.py" for name in ("ledger", "accountant", "pricing"))
+LEDGER, CHARGES, ACCOUNTANT, PRICING = (
+    f"apps/budgets/{name}.py" for name in ("ledger", "books", "accountant", "pricing")
+)
 
 LEDGERS = [
     Mutant(
@@ -267,12 +269,32 @@ LEDGERS = [
         "",
         (FROZEN,),
     ),
-    Mutant("a ledger that was set back goes on", LEDGER, "    outside.check(seq, previous)\n", "", (FROZEN,)),
+    Mutant(
+        "a ledger that was set back goes on",
+        CHARGES,
+        "            outside.check(*self._written)\n",
+        "            pass\n",
+        (FROZEN,),
+    ),
+    Mutant(
+        "a pot without those who are charged at the same time",
+        CHARGES,
+        "            self._pots[pot].spent += amount\n",
+        "            pass\n",
+        ("tests/property/test_ledger.py",),
+    ),
+    Mutant(
+        "an allowance without those who are charged at the same time",
+        CHARGES,
+        "self._used[pot, payer, period] = self._used.get((pot, payer, period), 0) + amount",
+        "pass",
+        ("tests/property/test_ledger.py",),
+    ),
     Mutant(
         "an allowance without what was used",
-        LEDGER,
-        "return max(0, min(payer.most - (used[0] if used else 0), pot.room(now)))",
-        "return max(0, min(payer.most, pot.room(now)))",
+        CHARGES,
+        "return max(0, min(payer.most - used, self._pots[payer.pot].room(self._now)))",
+        "return max(0, min(payer.most, self._pots[payer.pot].room(self._now)))",
         (f"{BOOKS}::test_a_grant_is_used_up_by_all_who_share_it_and_by_nobody_else",),
     ),
 ]

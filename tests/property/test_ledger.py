@@ -19,7 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from apps.accounts.models import User
 from apps.budgets import actions, ledger, outside
+from apps.budgets.books import Asking
 from apps.budgets.models import Domain, Pot, Release
+from apps.budgets.pricing import Price
 from apps.budgets.verification import verify
 from apps.datasets.models import Dataset
 from gridclient.wire.errors import BudgetExhaustedError, ConflictError, GridError, LimitExceededError
@@ -29,6 +31,16 @@ from tests.factories.queue import publish
 
 EPSILONS = [0.1, 0.5, 0.9, 2.0]
 GRANTS = [None, 0.5, 1.0, 2.0]
+QUESTIONS = st.fixed_dictionaries(
+    {
+        "who": st.sampled_from(["scientist", "reviewer"]),
+        "which": st.sets(st.integers(0, 2), min_size=1),
+        "epsilon": st.sampled_from(EPSILONS),
+        "grant": st.integers(0, 3),
+        "key": st.sampled_from("abcdefgh"),
+        "program": st.sampled_from("xy"),
+    }
+)
 STATES = {"charged", "answered", "delivered", "void"}
 
 
@@ -48,7 +60,7 @@ class Books(RuleBasedStateMachine):
         self.now = NOW
         self.spent: Counter[int] = Counter()
         self.used: Counter[tuple[int, str, str]] = Counter()
-        self.keyed: dict[tuple[UUID, str], tuple[UUID, str]] = {}
+        self.keyed: dict[tuple[UUID, str], tuple[UUID | None, str]] = {}
         self.state: dict[UUID, tuple[str, int, bytes]] = {}
         self.older = b""
 
@@ -64,7 +76,7 @@ class Books(RuleBasedStateMachine):
         with TestCase.captureOnCommitCallbacks(execute=True), transaction.atomic():
             return function(*args, **named)
 
-    def model_room(self, price: Any, grants: list[Any]) -> bool:
+    def model_room(self, price: Price) -> bool:
         """Whether the model has room for a price, and who pays by it."""
         amounts = dict(price.charges)
         paying: dict[tuple[int, str, str], int] = {}
@@ -81,37 +93,47 @@ class Books(RuleBasedStateMachine):
         self.used.update(paying)
         return True
 
-    @rule(
-        who=st.sampled_from(["scientist", "reviewer"]), which=st.sets(st.integers(0, 2), min_size=1),
-        epsilon=st.sampled_from(EPSILONS), grant=st.integers(0, 3), key=st.sampled_from("abcdefgh"),
-        program=st.sampled_from("xy"),
-    )  # fmt: skip
-    def ask(self, who: str, which: set[int], epsilon: float, grant: int, key: str, program: str) -> None:
-        user: User = getattr(self.people, who)
-        asked = question(*(self.datasets[each] for each in sorted(which)), program=program * 64)
+    @rule(questions=st.lists(QUESTIONS, min_size=1, max_size=6))
+    def ask(self, questions: list[dict[str, Any]]) -> None:
+        """Several at the same time: priced before any of them is charged, and charged together."""
+        asking = [each for each in map(self.priced, questions) if each is not None]
+        expected = [self.outcome(each) for each in asking]
+        found = self.committed(ledger.charge_all, asking, now=self.now) if asking else []
+        for each, outcome, release in zip(asking, expected, found, strict=True):
+            if isinstance(outcome, type):
+                assert type(release) is outcome, release
+                continue
+            known = self.keyed[each.user.pk, each.key]
+            if known[0] is None:
+                self.keyed[each.user.pk, each.key] = (release.pk, each.price.digest)
+                self.state[release.pk] = ("charged", 0, b"")
+            else:
+                assert release.pk == known[0]
+
+    def priced(self, asked: dict[str, Any]) -> Asking | None:
+        """What is asked with its price; None where that is refused, as it must be."""
+        user: User = getattr(self.people, asked["who"])
+        which, program, epsilon, grant = (asked[name] for name in ("which", "program", "epsilon", "grant"))
+        told = question(*(self.datasets[each] for each in sorted(which)), program=program * 64)
         grants = [held(self.datasets[each], GRANTS[grant], grant) for each in which]
         failed = sum(state[0] == "void" and asked_of == program * 64 for asked_of, state in self._programs())
         try:
-            price = priced(user, asked, *grants, epsilon=epsilon, now=self.now)
+            return Asking(user, told, priced(user, told, *grants, epsilon=epsilon, now=self.now), asked["key"])
         except LimitExceededError:
             assert epsilon > (GRANTS[grant] or 0.5)
-            return
         except GridError:
             assert failed >= 2
-            return
-        earlier = self.keyed.get((user.pk, key))
-        if earlier is not None and earlier[1] != price.digest:
-            with pytest.raises(ConflictError):
-                self.committed(ledger.charge, user, asked, price, key=key, now=self.now)
-        elif earlier is not None:
-            assert self.committed(ledger.charge, user, asked, price, key=key, now=self.now).pk == earlier[0]
-        elif self.model_room(price, grants):
-            release = self.committed(ledger.charge, user, asked, price, key=key, now=self.now)
-            self.keyed[user.pk, key] = (release.pk, price.digest)
-            self.state[release.pk] = ("charged", 0, b"")
-        else:
-            with pytest.raises(BudgetExhaustedError):
-                self.committed(ledger.charge, user, asked, price, key=key, now=self.now)
+        return None
+
+    def outcome(self, asking: Asking) -> type[GridError] | None:
+        """The refusal that the model gives, in the order of the group; None where it charges, or did before."""
+        name = asking.user.pk, asking.key
+        if name in self.keyed:
+            return None if self.keyed[name][1] == asking.price.digest else ConflictError
+        if not self.model_room(asking.price):
+            return BudgetExhaustedError
+        self.keyed[name] = (None, asking.price.digest)
+        return None
 
     def _programs(self) -> list[tuple[str, tuple[str, int, bytes]]]:
         return [(row.program, self.state[row.pk]) for row in Release.objects.only("program")]

@@ -45,9 +45,9 @@ def record_and_fail() -> None:
 @pytest.fixture
 def no_guard() -> Iterator[None]:
     """Someone with the database's password has dropped the triggers."""
-    triggers.remove(connection)
+    triggers.GUARD.remove(connection)
     yield
-    triggers.install(connection)
+    triggers.GUARD.install(connection)
 
 
 def sql(statement: str, *values: object) -> None:

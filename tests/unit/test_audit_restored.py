@@ -28,11 +28,11 @@ def set_back(to: int) -> outside.Head:
     """Put the log back to its first `to` events, as a restored copy has them; the head that was lost."""
     kept = outside.read()
     assert kept is not None
-    triggers.remove(connection)
+    triggers.GUARD.remove(connection)
     sql("DELETE FROM audit_audittext WHERE event_id > %s", to)
     sql("DELETE FROM audit_auditevent WHERE seq > %s", to)
     sql("UPDATE audit_audithead SET seq = %s, hash = (SELECT hash FROM audit_auditevent WHERE seq = %s)", to, to)
-    triggers.install(connection)
+    triggers.GUARD.install(connection)
     return kept
 
 
@@ -94,7 +94,7 @@ def test_the_acceptance_itself_cannot_be_cut_off() -> None:
 def test_a_changed_log_is_not_accepted(no_guard: None) -> None:
     write(9)
     set_back(5)
-    triggers.remove(connection)
+    triggers.GUARD.remove(connection)
     sql("UPDATE audit_auditevent SET target = 'x' WHERE seq = 3")
     with pytest.raises(ConflictError, match="changed"):
         accept(reason="A test.", by=None)
