@@ -38,10 +38,12 @@ class People(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What answers from one version have in common. `hashes`: one of each row, of all that the version has of it."""
+    """What answers from one version have in common. `hashes`: one of each row, of all that the version has of it;
+    `values`: [n, columns] of a tensor, in its dtype."""
 
     people: People
     hashes: crowds.Hashes
+    values: torch.Tensor | None
 
 
 def numbers(spec: AssetSpec, answer: Closed) -> torch.Tensor:
@@ -49,7 +51,7 @@ def numbers(spec: AssetSpec, answer: Closed) -> torch.Tensor:
 
     A column without an axis of its own has none here either: that is for the caller's shape to say.
     """
-    table = _Table(spec, answer)
+    table = _Table(spec, answer, _values(spec))
     made = np.array([_numbers(answer, *table.part(rows)) for rows in table.groups()])
     counts = answer.kind in (COUNT, HISTOGRAM)
     return torch.from_numpy(made.astype(np.int64 if counts else np.float64))
@@ -68,7 +70,7 @@ class Examiner:
         Every check is computed.
         """
         rows = self._rows_of(spec)
-        table = _Table(spec, question.closed)
+        table = _Table(spec, question.closed, rows.values)
         found = set(checks.failed(_cells_of(question.closed, table, rows.people), question.least))
         behind = _crowds_of(question.closed, table, rows, question.data)
         ours = crowds.read(behind)
@@ -82,33 +84,38 @@ class Examiner:
         """Kept of the version that was asked about last, if it isn't large."""
         if self._rows is not None and self._rows[0] == spec:
             return self._rows[1]
-        rows = Rows(_people(spec), _whole_rows(spec))
+        values = _values(spec)
+        rows = Rows(_people(spec), _whole_rows(spec, values), values)
         self._rows = (spec, rows) if spec.shape[0] <= KEPT_ROWS else None
         return rows
 
 
-def _whole_rows(spec: AssetSpec) -> crowds.Hashes:
+def _values(spec: AssetSpec) -> torch.Tensor | None:
+    return None if spec.kind == TABLE else mapped.tensor(spec, VALUES).reshape(spec.shape[0], -1)
+
+
+def _whole_rows(spec: AssetSpec, values: torch.Tensor | None) -> crowds.Hashes:
     """A hash of each row, of all that the version has of it: uint64 [n]. A wide tensor is read block by block."""
-    if spec.kind == TABLE:
-        return crowds.row_hashes(_columns(spec, [column.name for column in spec.columns]))
-    n = spec.shape[0]
-    rows = mapped.tensor(spec, VALUES).reshape(n, -1)
-    step = max(1, BLOCK // max(rows.shape[1], 1))
-    blocks = (rows[first : first + step].to(torch.float64).numpy() for first in range(0, max(n, 1), step))
+    if values is None:
+        return crowds.row_hashes(_columns(spec, [column.name for column in spec.columns], None))
+    step = max(1, BLOCK // max(values.shape[1], 1))
+    blocks = (values[first : first + step].to(torch.float64).numpy() for first in range(0, max(len(values), 1), step))
     return np.concatenate([crowds.row_hashes(block) for block in blocks])
 
 
 class _Table:
     """The rows that an answer is about."""
 
-    def __init__(self, spec: AssetSpec, answer: Closed) -> None:
+    def __init__(self, spec: AssetSpec, answer: Closed, values: torch.Tensor | None) -> None:
         n = spec.shape[0]
         self.spec = spec
         self.records: Mask = mapped.presence(spec).numpy() if spec.presence else np.ones(n, dtype=bool)
-        self.left = _columns(spec, answer.columns)
-        self.right = _columns(spec, answer.others)
+        self.left = _columns(spec, answer.columns, values)
+        self.right = _columns(spec, answer.others, values)
         self.bins = _bins(self.left[:, 0], _declared(spec, answer.columns[0])) if answer.kind == HISTOGRAM else None
-        self.by = None if not answer.by else _bins(_columns(spec, [answer.by])[:, 0], _declared(spec, answer.by))
+        self.by = None
+        if answer.by:
+            self.by = _bins(_columns(spec, [answer.by], values)[:, 0], _declared(spec, answer.by))
 
     def groups(self) -> Iterator[Mask]:
         """The partition's groups in declared order, or all rows as one; padding and null records in none."""
@@ -153,7 +160,7 @@ def _cells_of(answer: Closed, table: _Table, people: People) -> Iterator[Cell]:
 
 
 def _crowds_of(answer: Closed, table: _Table, known: Rows, data: str) -> Crowds:
-    spec, (people, hashes) = table.spec, known
+    spec, (people, hashes, _) = table.spec, known
     by_column = {name: crowds.row_hashes(column[:, None]) for name, column in table.named(answer).items()}
 
     def crowd(rows: Mask) -> Crowd:
@@ -242,14 +249,13 @@ def _declared(spec: AssetSpec, name: str) -> Column:
     return next(column for column in spec.columns if column.name == name)
 
 
-def _columns(spec: AssetSpec, names: list[str]) -> Floats:
-    """float64 [n, len(names)]."""
+def _columns(spec: AssetSpec, names: list[str], values: torch.Tensor | None) -> Floats:
+    """float64 [n, len(names)]. `values`: as of `Rows`."""
     if not names:
         return np.zeros((spec.shape[0], 0))
-    if spec.kind == TABLE:
+    if values is None:
         return np.asarray(mapped.columns(spec, VALUES, names).numpy())
     order = [column.name for column in spec.columns]
-    values = mapped.tensor(spec, VALUES).reshape(spec.shape[0], -1)
     return np.asarray(values[:, [order.index(name) for name in names]].to(torch.float64).numpy())
 
 
