@@ -96,6 +96,8 @@ def table(place: dict[str, Any], folder: Path) -> bool:
     one_ms, hundred_ms, again_ms = repeat(one, 1000), repeat(hundred, 100), repeat(again, NEW_ANSWERS)
     release_ms = repeat(release, NEW_ANSWERS)
     trips = batches_sent(hundred)
+    for each in (node, owner, admin):
+        each.close()
     commit_ms = durable_commit(folder / "grid" / "bench" / "db.sqlite3")
 
     rows = [
