@@ -6,6 +6,7 @@ for many charges as for one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import partial
@@ -82,6 +83,7 @@ class Books:
     def __init__(self, asking: Sequence[Asking], now: datetime) -> None:
         self._now = now
         self._new: list[_New] = []
+        self._entered: dict[UUID, Release] = {}
         self._pots: dict[int, Pot] = {}
         self._frozen: dict[int, str] = {}
         self._pot_of: dict[str, int] = {}
@@ -103,12 +105,11 @@ class Books:
             release, digest = self._earlier[user.pk, key]
             if digest != price.digest:
                 raise ConflictError("This key was used for another question: use a new one.")
-            return next((new.release for new in self._new if new.release.pk == release), None) or Release.objects.get(
-                pk=release
-            )
+            return self._entered.get(release) or Release.objects.get(pk=release)
         if not self._new:
             outside.check(*self._written)
-        pots = {pot: self._pots[pot] for pot in sorted({self._pot_of[dataset] for dataset, _ in question.versions})}
+        named = {self._pot_of[dataset] for dataset, _ in question.versions if dataset in self._pot_of}
+        pots = {pot: self._pots[pot] for pot in sorted(named)}
         for pot in pots:
             if self._frozen[pot]:
                 raise outside.frozen_error(self._frozen[pot])
@@ -144,7 +145,7 @@ class Books:
         return [(*key, amount) for key, amount in sorted(chosen.items())]
 
     def _room(self, payer: Payer) -> int:
-        used = self._used.get((payer.pot, payer.key, payer.period(self._now)), 0)
+        used = self._used[payer.pot, payer.key, payer.period(self._now)]
         return max(0, min(payer.most - used, self._pots[payer.pot].room(self._now)))
 
     def _release(self, asking: Asking, paid: list[tuple[int, str, str, int]], booked: Booked) -> Release:
@@ -167,14 +168,16 @@ class Books:
         return release
 
     def _enter(self, new: _New) -> Release:
-        release, asking, paid, _ = new
+        release, asking, paid, booked = new
         self._new.append(new)
+        self._entered[release.pk] = release
         self._head = release.seq, release.hash
         self._earlier[asking.user.pk, asking.key] = release.pk, release.digest
         for pot, amount in asking.price.charges:
             self._pots[pot].spent += amount
-        for pot, payer, period, amount in paid:
-            self._used[pot, payer, period] = self._used.get((pot, payer, period), 0) + amount
+            if (uniform := self._pots[pot].uniform) is not None:
+                self._pots[pot].uniform = uniform + booked.uniform
+        self._used.update({(pot, payer, period): amount for pot, payer, period, amount in paid})
         return release
 
     def write(self) -> None:
@@ -244,7 +247,7 @@ def _locked(asking: Sequence[Asking]) -> list[Any]:
     return rows
 
 
-def _used(asking: Sequence[Asking], now: datetime) -> dict[Allowance, int]:
+def _used(asking: Sequence[Asking], now: datetime) -> Counter[Allowance]:
     """How much was used on the allowances that may pay."""
     payers = {payer for each in asking for candidates in each.price.payers for payer in candidates}
     columns = (
@@ -252,13 +255,13 @@ def _used(asking: Sequence[Asking], now: datetime) -> dict[Allowance, int]:
     )  # fmt: skip
     sql = _USED.format(*(places(column) for column in columns))
     rows = execute(sql, [value for column in columns for value in column]).fetchall()
-    return {(pot, payer, period): used for pot, payer, period, used in rows}
+    return Counter({(pot, payer, period): used for pot, payer, period, used in rows})
 
 
-def _summed(amounts: Iterable[tuple[Any, int]]) -> dict[Any, int]:
-    sums: dict[Any, int] = {}
+def _summed(amounts: Iterable[tuple[Any, int]]) -> Counter[Any]:
+    sums: Counter[Any] = Counter()
     for key, amount in amounts:
-        sums[key] = sums.get(key, 0) + amount
+        sums[key] += amount
     return sums
 
 

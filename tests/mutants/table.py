@@ -286,8 +286,8 @@ LEDGERS = [
     Mutant(
         "an allowance without those who are charged at the same time",
         CHARGES,
-        "self._used[pot, payer, period] = self._used.get((pot, payer, period), 0) + amount",
-        "pass",
+        "        self._used.update({(pot, payer, period): amount for pot, payer, period, amount in paid})\n",
+        "",
         ("tests/property/test_ledger.py",),
     ),
     Mutant(
