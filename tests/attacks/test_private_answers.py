@@ -144,9 +144,7 @@ def weighed(recorded: Recorded, value: Ref) -> Weighed | Failed:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
-def test_price_time_and_shape_of_an_answer_are_the_same_whatever_a_row_is(
-    tmp_path: Path, attack: Attack
-) -> None:
+def test_price_time_and_shape_of_an_answer_are_the_same_whatever_a_row_is(tmp_path: Path, attack: Attack) -> None:
     seen = set()
     for number, row in enumerate(WORST):
         values = others()
