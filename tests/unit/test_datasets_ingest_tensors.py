@@ -349,6 +349,34 @@ def test_large_uploads_are_treated_in_blocks_like_small_ones(tmp_path: Path, mon
     assert stored["presence"].tolist() == [i != 13 and i < 20 for i in range(23)] and made.entity_count == 19
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("place", [(0, 0), (7, 1), (19, 0), (19, 1)])
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (np.nan, "missing"),
+        (np.inf, "not finite"),
+        (-np.inf, "not finite"),
+        (6.5, "outside the declared bounds"),
+        (0.25, "outside the declared bounds"),
+    ],
+)
+def test_one_bad_value_is_found_wherever_it_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: type[np.floating[Any]],
+    place: tuple[int, int],
+    value: float,
+    wanted: str,
+) -> None:
+    """Blocks whose least and greatest values keep the rules are not looked at any closer."""
+    monkeypatch.setattr("apps.datasets.ingest.tensors.BLOCK", 32)
+    values = np.linspace(0.5, 6, 40, dtype=dtype).reshape(20, 2)
+    values[place] = value
+    found = problems(tmp_path, values, declared(columns=[Column("", low=0.5, high=6.0)]))
+    assert any(wanted in each for each in found)
+
+
 def test_files_are_on_disk_before_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     real = os.fsync

@@ -84,6 +84,24 @@ class Rules:
         none = np.zeros(width, dtype=bool)
         self._outside, self._broken, self._infinite, self._lost = none.copy(), none.copy(), none.copy(), none.copy()
 
+    def checked(self, block: Array) -> tuple[Array, Array]:
+        """A block as it is stored, and which of its rows become null records, bool [rows]. See `apply`."""
+        if self._keeps(block):
+            return block, np.zeros(len(block), dtype=bool)
+        lost = self.lost(block)
+        nulls = self.nulls(lost)
+        return self.apply(block, lost, nulls), nulls
+
+    def _keeps(self, block: Array) -> bool:
+        """Whether the least and the greatest of each column say already that no rule is broken and nothing missing."""
+        if self._whole.any():
+            return False
+        numbers = comparable(block, self.dtype)
+        with np.errstate(invalid="ignore"):
+            least, greatest = numbers.min(axis=0), numbers.max(axis=0)  # a NaN is both
+            within = (self._lows <= least) & (greatest <= self._highs)
+        return bool((within & np.isfinite(least) & np.isfinite(greatest)).all())
+
     def nulls(self, lost: Array) -> Array:
         """Which rows become null records, bool [rows], where `lost` [rows, width] says what is missing."""
         if self.missing == "null":

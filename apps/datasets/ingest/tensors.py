@@ -120,9 +120,8 @@ def _write(upload: Upload, rules: Rules, path: Path, rows: int, presence: bool) 
         file.write(safetensors_header(tensors))
         done = 0
         for block in upload.blocks():
-            lost = rules.lost(block)
-            nulls = rules.nulls(lost)
-            file.write(np.ascontiguousarray(rules.apply(block, lost, nulls)))
+            stored, nulls = rules.checked(block)
+            file.write(np.ascontiguousarray(stored))
             present[done : done + len(block)] = ~nulls
             done += len(block)
         padding = (rows - len(upload)) * upload.row_bytes
