@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from apps.compute.labels import NOTHING, ROWS, TAINTED, Dependence, Label
 from apps.compute.operations import TABLE
@@ -144,6 +147,52 @@ def test_positions_and_classes_that_do_not_exist() -> None:
         *(torch.ones(1, 1, 1), torch.rand(1, 2, 2), [2], [2], [0], [1], False, torch.full((1, 1, 1), -(2**62))),
     )
     assert not spread.any()
+
+
+class Calls(TorchDispatchMode):
+    """The operations that torch runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_where_a_maximum_was_found_is_not_looked_for_again(rank: int, adaptive: bool) -> None:
+    x = torch.rand(2, 3, *[6] * rank)
+    x[0, 0] = torch.nan
+    x[0, 1] = -torch.inf
+    name = f"adaptive_max_pool{rank}d" if adaptive else f"max_pool{rank}d_with_indices"
+    windows = [[3] * rank] if adaptive else [[3] * rank, [2] * rank, [1] * rank, [1] * rank, True]
+    maxima, places = run(name, x, *windows)
+    assert 0 <= places.min() <= places.max() < 6**rank
+    back = torch.rand_like(maxima)
+    given = (back, x, *([] if adaptive else windows), places)
+    back_of = f"{name}_backward"
+    with Calls() as calls:
+        made = run(back_of, *given)
+    assert calls.names == [f"aten::{back_of}"]
+    assert torch.equal(made, getattr(torch.ops.aten, back_of).default(*given))
+    assert torch.equal(made, run(back_of, *given[:-1], places.clone()))
+
+
+def test_a_maximum_of_another_value_is_written_nowhere_beyond_this_one() -> None:
+    large, small = torch.arange(16.0).reshape(1, 4, 4), torch.rand(1, 2, 2)
+    (_, places), back = run("max_pool2d_with_indices", large, [4]), torch.ones(1, 1, 1)
+    assert places.item() == 15
+    assert not run("max_pool2d_with_indices_backward", back, small, [2], [2], [0], [1], False, places).any()
+
+
+def test_a_window_that_steps_over_every_element_has_no_maximum_to_write_to() -> None:
+    x, windows = torch.rand(1, 2, 2), [[2, 2], [1, 1], [1, 1], [3, 3], False]
+    maxima, places = run("max_pool2d_with_indices", x, *windows)
+    assert places.item() == 6
+    assert not run("max_pool2d_with_indices_backward", torch.ones_like(maxima), x, *windows, places).any()
 
 
 def test_a_probability_that_is_none_gives_nan_for_its_own_element() -> None:

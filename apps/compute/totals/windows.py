@@ -132,10 +132,24 @@ def _adaptive_backward(
         shaped("indices", indices, grad_output.shape)
 
 
+def _maxima(rank: int, forward: Any, self: torch.Tensor, *windows: Any) -> tuple[torch.Tensor, ...]:
+    """Maxima, and their positions, which remember among how many they are: the gradient need not look again."""
+    made: tuple[torch.Tensor, ...] = forward(self, *windows)
+    dilation = windows[3] if len(windows) > 3 else [1]
+    # A dilated window may step over every element: the kernel then names one that does not exist.
+    if all(step == 1 for step in dilation):
+        made[1].among = prod(self.shape[-rank:])  # type: ignore[attr-defined]
+    return made
+
+
 def _within(rank: int, backward: Any, grad_output: torch.Tensor, self: torch.Tensor, *rest: Any) -> torch.Tensor:
     """Total form of the gradient of a maximum: a position that does not exist gets nothing."""
     *windows, indices = rest
-    places = indices.clamp(0, max(prod(self.shape[-rank:]) - 1, 0))
+    among = prod(self.shape[-rank:])
+    if getattr(indices, "among", None) == among:
+        made: torch.Tensor = backward(grad_output, self, *windows, indices)
+        return made
+    places = indices.clamp(0, max(among - 1, 0))
     nothing = torch.zeros((), dtype=grad_output.dtype, device=grad_output.device)
     return backward(torch.where(places == indices, grad_output, nothing), self, *windows, places)
 
@@ -290,14 +304,16 @@ def _made() -> dict[str, Callable[..., Any]]:
     for rank in (2, 3):
         for name, indexed in ((f"avg_pool{rank}d", False), (f"max_pool{rank}d_with_indices", True)):
             forward, back = overload(name), overload(f"{name}_backward")
-            made[name] = Guarded(partial(_pool, rank, rank == 3 and not indexed), forward)
+            made[name] = Guarded(
+                partial(_pool, rank, rank == 3 and not indexed), partial(_maxima, rank, forward) if indexed else forward
+            )
             made[f"{name}_backward"] = Guarded(
                 partial(_pool_backward, rank, rank == 3 and not indexed, forward),
                 partial(_within, rank, back) if indexed else back,
             )
         for name, indexed in ((f"_adaptive_avg_pool{rank}d", False), (f"adaptive_max_pool{rank}d", True)):
             forward, back = overload(name), overload(f"{name}_backward")
-            made[name] = Guarded(partial(_adaptive, rank), forward)
+            made[name] = Guarded(partial(_adaptive, rank), partial(_maxima, rank, forward) if indexed else forward)
             made[f"{name}_backward"] = Guarded(
                 partial(_adaptive_backward, rank), partial(_within, rank, back) if indexed else back
             )
