@@ -46,6 +46,8 @@ def _dense(given: Any) -> Any:
     if not isinstance(given, torch.Tensor) or given.is_meta:
         return given
     found = given.contiguous()
+    if 1 not in found.shape and found.numel():
+        return found
     # Kernels read the strides of axes with one element too; `contiguous` leaves these as they are.
     strides: list[int] = []
     step = 1
