@@ -44,11 +44,12 @@ class _Inherited(Exception):
 
 
 class Plan(NamedTuple):
-    """What is left to compute for a value, in order, and what that needs at most."""
+    """What is left to compute for values, in order, and what that needs at most. `ends`: see `Program.last_uses`."""
 
     order: list[int]
     flops: int
     nbytes: int
+    ends: dict[int, list[int]]
 
 
 class Program:
@@ -271,13 +272,14 @@ class Program:
                 limit=self.limits.flops,
             )
         peak = live = 0
-        uses = self.last_uses(order, results)
+        ends = self.last_uses(order, results)
         for number in order:
             entry = self.entries[number]
             if entry.op != ASSET:  # assets are mapped, not loaded
                 live += entry.nbytes
-            peak = max(peak, live)
-            for done in uses.get(number, ()):
+            if live > peak:
+                peak = live
+            for done in ends.get(number, ()):
                 if self.entries[done].op != ASSET:
                     live -= self.entries[done].nbytes
         limit = self.limits.memory // 2
@@ -285,7 +287,7 @@ class Program:
             raise LimitExceededError(
                 f"This needs about {peak} bytes of memory at a time; the limit is {limit}.", limit=limit
             )
-        return Plan(order, flops, peak)
+        return Plan(order, flops, peak, ends)
 
     def settle(self, number: int) -> list[int]:
         """The node was computed, or nobody holds it: it waits for its operands no longer.

@@ -65,7 +65,7 @@ def value(program: Program, reader: TorchReader, question: messages.Evaluate, st
     """The state itself: inline, or written to the path."""
     checked(program, state)
     plan = program.plan(state.values, reader.has)
-    found = reader.values(state.values, plan.order)
+    found = reader.values(state.values, plan)
     # Copies: two names may be two views of the same bytes, which the format has no words for.
     tensors = {
         name: tensor.clone(memory_format=torch.contiguous_format)

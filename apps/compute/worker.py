@@ -119,7 +119,7 @@ class Session:
         value = None
         cheap = question.aggregate and fact.label.closed is not None and plan.flops <= CHEAP
         if (fact.label.kind == PUBLIC or cheap) and fact.table is None and fact.nbytes <= INLINE_LIMIT:
-            value = bytes(raw_bytes(self.reader.value(question.value, plan.order)))
+            value = bytes(raw_bytes(self.reader.value(question.value, plan)))
         return messages.Proposal(
             question.ask,
             result_hash([question.value], self.program.hashes),
@@ -144,7 +144,7 @@ class Session:
             return states.value(self.program, self.reader, question, question.value)
         fact = self.program.fact(question.value)
         plan = self.program.plan([question.value], self.reader.has)
-        value = self.reader.value(question.value, plan.order)
+        value = self.reader.value(question.value, plan)
         data = raw_bytes(value) if isinstance(value, torch.Tensor) else _stream(value)
         header = TensorHeader(fact.dtype, list(fact.shape), len(data))
         return _told(question, TABLE if fact.table else TENSOR, header, data)

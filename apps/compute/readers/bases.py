@@ -142,7 +142,7 @@ class Affine:
         refs = [
             Ref(number, output) for number in sorted(needed) for output in range(len(program.entries[number].facts))
         ]
-        values = reader.values(refs, program.plan(refs, reader.has).order) if refs else []
+        values = reader.values(refs, program.plan(refs, reader.has)) if refs else []
         self._public: dict[int, tuple[Any, ...]] = {}
         for public, value in zip(refs, values, strict=True):
             self._public[public.node] = (*self._public.get(public.node, ()), value)
@@ -215,7 +215,7 @@ def _contributions(program: Program, reader: TorchReader, entry: Entry, count: i
         return torch.ones((count, 1), dtype=torch.float64)
     bound = entry.bound()
     refs = list(dict.fromkeys(given for given in bound.values() if isinstance(given, Ref)))
-    found = reader.values(refs, program.plan(refs, reader.has).order)
+    found = reader.values(refs, program.plan(refs, reader.has))
     held = dict(zip(refs, found, strict=True))
     args = {name: held[given] if isinstance(given, Ref) else given for name, given in bound.items()}
     if entry.op in PRODUCTS:

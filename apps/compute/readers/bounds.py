@@ -92,7 +92,7 @@ class Bounds:
     def public(self, ref: Ref) -> torch.Tensor:
         """The value of a public operand."""
         if ref not in self._public:
-            value = self._reader.value(ref, self._program.plan([ref], self._reader.has).order)
+            value = self._reader.value(ref, self._program.plan([ref], self._reader.has))
             assert isinstance(value, torch.Tensor)
             self._public[ref] = value
         return self._public[ref]

@@ -134,7 +134,7 @@ class _Positions:
 
     def __getitem__(self, lineage: str) -> NDArray[np.int64]:
         ref = self._known[lineage]
-        index = self._reader.value(ref, self._program.plan([ref], self._reader.has).order)
+        index = self._reader.value(ref, self._program.plan([ref], self._reader.has))
         assert isinstance(index, torch.Tensor)
         found: NDArray[np.int64] = index.reshape(-1).to(torch.int64).numpy()
         return found

@@ -15,7 +15,7 @@ import torch
 from apps.compute import closed, mapped
 from apps.compute.branchless import choose
 from apps.compute.entries import Entry
-from apps.compute.programs import MAX_LINE, Program
+from apps.compute.programs import MAX_LINE, Plan, Program
 from apps.compute.targets import DTYPES, TARGETS, called
 from gridclient.program.graph import AGGREGATE, ASSET, CONSTANT, Ref
 from gridclient.wire.errors import GridError, InternalError
@@ -55,21 +55,20 @@ class TorchReader:
         if not entry.held and not entry.waiting:
             self._free([ref.node, *self._program.settle(ref.node)])
 
-    def value(self, ref: Ref, order: list[int]) -> torch.Tensor | pa.Table:
-        """Compute `order` (from `Program.plan`) and return one value. Raises InternalError with a fixed text."""
-        return self.values([ref], order)[0]
+    def value(self, ref: Ref, plan: Plan) -> torch.Tensor | pa.Table:
+        """Compute one value by its plan (`Program.plan`) and return it. Raises InternalError with a fixed text."""
+        return self.values([ref], plan)[0]
 
-    def values(self, results: Sequence[Ref], order: list[int]) -> list[torch.Tensor | pa.Table]:
-        """Compute `order` and return these values of it. Raises InternalError with a fixed text."""
+    def values(self, results: Sequence[Ref], plan: Plan) -> list[torch.Tensor | pa.Table]:
+        """Compute these values by their plan and return them. Raises InternalError with a fixed text."""
         # What is there already must not be dropped while it is needed.
-        wanted = [operand for number in order for operand in self._program.entries[number].operands]
+        wanted = [operand for number in plan.order for operand in self._program.entries[number].operands]
         running = {
             number: self._values[number]
             for number in (*wanted, *(ref.node for ref in results))
             if number in self._values
         }
-        uses = self._program.last_uses(order, results)
-        for number in order:
+        for number in plan.order:
             entry = self._program.entries[number]
             try:
                 running[number] = self._step(entry, running)
@@ -86,7 +85,7 @@ class TorchReader:
             if entry.held or entry.waiting:
                 self._store(number, entry, running[number])
             self._free(self._program.settle(number))
-            for done in uses.get(number, ()):
+            for done in plan.ends.get(number, ()):
                 running.pop(done, None)
         return [running[ref.node][ref.output] for ref in results]
 
