@@ -133,18 +133,15 @@ class Program:
 
     def _repeat(self, call: Call, judged: list[Judged]) -> None:
         """Append the nodes of a call that was judged before. What is new of them is their lineage."""
-        before = len(call.operands)
         places = [*(ref.node for ref in call.operands), *range(call.first, call.first + len(judged))]
         lineages = [lineage_of(ref, self.hashes) for ref in call.operands]
         entries, hashes = self.entries, self.hashes
-
-        def lineage(ref: Ref) -> bytes:
-            return lineages[ref.node] if ref.node < before else lineage_of(Ref(places[ref.node], ref.output), hashes)
-
         for place, (form, known) in enumerate(zip(call.plan.forms, judged, strict=True)):
             number = call.first + place
             needed = () if known.step.shapes_only else tuple({places[named] for named in form.named})
-            hashes[number] = form.lineage.hash(lineage)
+            digest = form.lineage.digest(lineages, len(call.operands))
+            lineages.append(digest)
+            hashes[number] = digest.hex()
             entries[number] = Called(call, place, form.op, known, needed)
             for operand in needed:
                 entries[operand].waiting += 1

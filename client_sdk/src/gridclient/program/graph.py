@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -28,6 +28,7 @@ AGGREGATE = "grid::aggregate"
 _REF, _DTYPE = 1, 2
 _REF_BYTES = struct.Struct("<IB")
 _LINEAGE_BYTES = 33
+_OUTPUTS = [bytes([output]) for output in range(256)]
 
 
 class Ref(msgspec.Struct, frozen=True, order=True):
@@ -225,16 +226,21 @@ class LineageForm:
         inverse = _lineage(node, lambda _: b"\xff" * _LINEAGE_BYTES)
         numbered = _lineage(node, lambda ref: _REF_BYTES.pack(ref.node, ref.output).rjust(_LINEAGE_BYTES, b"\0"))
         differ = [one != other for one, other in zip(self._body, inverse, strict=True)]
-        ends = [place + _LINEAGE_BYTES for place, here in enumerate(differ) if here and not differ[place - 1]]
-        self._refs = [(end, Ref(*_REF_BYTES.unpack(numbered[end - size : end]))) for end in ends]
-        """Where what stands for a reference ends, and which reference of the form's own node it is."""
+        starts = [place for place, here in enumerate(differ) if here and not differ[place - 1]]
+        spans = [(start, start + _LINEAGE_BYTES) for start in starts]
+        self._refs = [(start, end, *_REF_BYTES.unpack(numbered[end - size : end])) for start, end in spans]
+        """Where what stands for a reference begins and ends, and which reference of the form's own node it is."""
 
-    def hash(self, told: Callable[[Ref], bytes]) -> str:
-        """What `lineage_hash` gives for other operands. `told`: the bytes that stand for one, by the form's own."""
+    def digest(self, told: Sequence[bytes], whole: int) -> bytes:
+        """The bytes of what `lineage_hash` gives for other operands.
+
+        `told`: by number of a node in the form, the bytes of its hash; for the first `whole`, which stand for outputs
+        that were chosen elsewhere, what `lineage_of` gives.
+        """
         body = bytearray(self._body)
-        for end, ref in self._refs:
-            body[end - _LINEAGE_BYTES : end] = told(ref)
-        return hashlib.sha256(body).hexdigest()
+        for start, end, node, output in self._refs:
+            body[start:end] = told[node] if node < whole else told[node] + _OUTPUTS[output]
+        return hashlib.sha256(body).digest()
 
 
 def program_hashes(nodes: Iterable[Node]) -> dict[int, str]:
