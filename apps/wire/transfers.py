@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 from weakref import WeakSet
@@ -18,6 +20,7 @@ from gridclient.wire.errors import InvalidInputError, LimitExceededError, NotFou
 from gridclient.wire.frames import CHUNK_SIZE, CHUNKS_IN_FLIGHT, Frame, pack_chunk
 from gridclient.wire.messages import Upload
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 MAX_OPEN_UPLOADS = 16
 REMEMBERED = 256
@@ -39,7 +42,7 @@ class Incoming:
 
     command: Upload
     path: Path
-    file: BinaryIO
+    file: FileIO
     received: int = 0
     digest: hashlib._Hash = field(init=False)
     wanted: str = field(init=False)
@@ -79,7 +82,8 @@ class Uploads:
         self._bytes += command.nbytes
         path = self.folder / f"upload-{command.transfer}"
         self._announced[path] = command
-        self._open[command.transfer] = Incoming(command, path, open(path, "xb", opener=_private))  # noqa: SIM115
+        file = open(path, "xb", buffering=0, opener=_private)  # noqa: SIM115
+        self._open[command.transfer] = Incoming(command, path, file)
 
     async def chunk(self, frame: Frame) -> tuple[int, Incoming | None]:
         """Take one chunk. Returns the offset to acknowledge, and the upload when it is complete and its digest fits."""
@@ -101,10 +105,15 @@ class Uploads:
                 return incoming.received, None
             if incoming.digest.hexdigest() != incoming.wanted:
                 raise InvalidInputError(f"Transfer {frame.transfer} arrived damaged: its digest does not fit.")
-        except BaseException:
+        except BaseException as error:
             if frame.transfer not in self._open:  # closed meanwhile, and the file with it
                 raise _not_open(frame.transfer) from None
             self._discard(frame.transfer)
+            if isinstance(error, OSError):
+                logger.exception("A chunk could not be written.")
+                raise LimitExceededError(
+                    f"The node has no room on its disk for transfer {frame.transfer}. Tell its operator, or send less."
+                ) from None
             raise
         incoming.file.close()
         del self._open[frame.transfer]
@@ -215,7 +224,9 @@ def sha256_of(path: Path) -> str:
 
 
 def _write(incoming: Incoming, body: memoryview) -> None:
-    incoming.file.write(body)
+    rest = body
+    while rest:
+        rest = rest[incoming.file.write(rest) :]
     incoming.digest.update(body)
     incoming.received += len(body)
 

@@ -13,11 +13,12 @@ import pytest
 from apps.wire import transfers
 from gridclient.program.graph import tensor_digest
 from gridclient.wire import messages as m
-from gridclient.wire.errors import GridError, InvalidInputError, NotFoundError
+from gridclient.wire.errors import GridError, InvalidInputError, LimitExceededError, NotFoundError
 from gridclient.wire.frames import (
     CHUNK_SIZE,
     CHUNKS_IN_FLIGHT,
     pack_chunk,
+    unpack,
 )
 from tests.factories.raw import RawClient
 from tests.factories.sockets import begin_download, goes_on, take_chunk
@@ -185,3 +186,19 @@ def test_an_answer_does_not_wait_for_ever_for_its_receiver(tmp_path: Path, monke
     with pytest.raises(TimeoutError):
         asyncio.run(receive())
     assert len(received) == CHUNKS_IN_FLIGHT
+
+
+def test_a_full_disk_ends_the_transfer_and_says_so(tmp_path: Path) -> None:
+    """Not the connection: whatever else it carries goes on, and another upload has its place."""
+    uploads = transfers.Uploads(tmp_path, BIG)
+    data = bytes(2 * CHUNK_SIZE)
+    for number in range(1, transfers.MAX_OPEN_UPLOADS + 2):
+        command = m.Upload(number, len(data), hashlib.sha256(data).hexdigest(), "values")
+        uploads.begin(command)
+        uploads._open[number].file.close()
+        uploads._open[number].file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+        frame = unpack(pack_chunk(number, 0, data[:CHUNK_SIZE]))
+        with pytest.raises(LimitExceededError, match="no room on its disk"):
+            asyncio.run(uploads.chunk(frame))
+        with pytest.raises(NotFoundError):
+            asyncio.run(uploads.chunk(frame))
