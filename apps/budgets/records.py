@@ -55,7 +55,9 @@ def keep(pot: int, sealed: Sealed) -> None:
         records.mkdir(mode=0o700, parents=True)
         for above in (records.parent, records.parent.parent, records.parent.parent.parent):
             sync(above)
-    os.replace(sealed.file, records / sealed.digest)
+    # A transaction that failed for somebody else's sake has named it before.
+    if not (records / sealed.digest).exists():
+        os.replace(sealed.file, records / sealed.digest)
     sync(records)
 
 

@@ -284,6 +284,16 @@ LEDGERS = [
         ("tests/property/test_ledger.py",),
     ),
     Mutant(
+        "a seal without what a choice beside it costs everybody",
+        CHARGES,
+        "                self._pots[pot].uniform = uniform + booked.uniform\n",
+        "                pass\n",
+        (
+            "tests/unit/test_charged_together_singly.py"
+            "::test_nobody_is_charged_beyond_their_account_by_a_choice_in_the_same_group",
+        ),
+    ),
+    Mutant(
         "an allowance without those who are charged at the same time",
         CHARGES,
         "        self._used.update({(pot, payer, period): amount for pot, payer, period, amount in paid})\n",
