@@ -207,7 +207,7 @@ def _log_tail(x: float) -> float:
         return math.log(math.erfc(-x / math.sqrt(2)) / 2)
     # Below, erfc loses digits and then vanishes: the first terms of the asymptotic series.
     square = x * x
-    return -square / 2 - math.log(-x * math.sqrt(2 * math.pi)) + math.log1p(-1 / square + 3 / square**2)
+    return -square / 2 - math.log(-x * math.sqrt(2 * math.pi)) + math.log1p(-1 / square + 3 / square / square)
 
 
 def _delta_of(sigma: float, epsilon: float) -> float:

@@ -157,6 +157,8 @@ def price(
     payers = tuple(_payers(user, dataset, pot, held, epsilon) for dataset, pot in pots.items())
     payers += tuple((each,) for each in _parts(pots))
     sigmas = tuple(clip * unit for clip in question.clips)
+    if not all(0 < sigma < math.inf for sigma in sigmas):
+        raise InvalidInputError("So much noise, or so little, is no number: give another within=...")
     charges = tuple((pot.pk, _amount(question, pot, sigmas, epsilon)) for pot in distinct)
     by_pot, amounts = {pot.pk: pot for pot in distinct}, dict(charges)
     rooms = [

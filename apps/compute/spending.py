@@ -13,6 +13,7 @@ from uuid import UUID
 from django.db import transaction
 
 from apps.accounts.models import User
+from apps.accounts.once import checked_key
 from apps.accounts.queries import user_of_live_token
 from apps.audit.actions import lock_log, record
 from apps.audit.verbs import Verb
@@ -178,6 +179,7 @@ def charge_all(demands: Sequence[Demand]) -> list[Bill | Order | GridError]:
     waiting: dict[UUID, deque[tuple[int, User]]] = {}
     for number, demand in enumerate(demands):
         try:
+            checked_key(demand.key)  # before it comes to a statement that fails for all
             user = user_of_live_token(demand.token)
             waiting.setdefault(user.pk, deque()).append((number, user))
         except GridError as error:

@@ -78,6 +78,7 @@ def test_epsilon_and_noise_are_each_other_s_inverse(epsilon: float, delta: float
 def test_noise_that_hides_nothing_and_noise_that_hides_all() -> None:
     assert accountant.epsilon_of_sigma(1e-3, 1e-6) == math.inf
     assert accountant.epsilon_of_sigma(1e9, 1e-6) == 0.0
+    assert accountant.epsilon_of_sigma(1e300, 1e-6) == 0.0
 
 
 def test_concentrated_privacy_converts_as_in_opendp() -> None:

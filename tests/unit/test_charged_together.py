@@ -23,6 +23,7 @@ from gridclient.wire.errors import (
     BudgetExhaustedError,
     ConflictError,
     GetNotPermittedError,
+    InvalidInputError,
     LimitExceededError,
     TooNoisyError,
 )
@@ -103,3 +104,28 @@ def test_each_gets_its_bill_or_its_refusal_and_the_books_are_whole(people: Peopl
     assert kept is not None and kept.seq == Release.objects.count()
     told = AuditEvent.objects.filter(verb=Verb.BUDGET_CHARGED).values_list("seq", "target")
     assert set(told) == {(row.event, f"release:{row.pk}") for row in Release.objects.all()}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "key", "more"),
+    [
+        (Wanted(0.2), "a\0b", {}),
+        (Wanted(0.2), "k" * 65, {}),
+        (Wanted(within=1e80), "wide", {}),
+        (Wanted(within=1e-300), "narrow", {}),
+        (Wanted(within=1e300), "clipped", {"clips": [1e30]}),
+        (Wanted(0.2), "scaled", {"clips": [1e300]}),
+    ],
+)
+def test_who_asks_for_what_is_none_is_refused_and_the_others_are_charged_beside_it(
+    people: People, births: Dataset, wanted: Wanted, key: str, more: dict[str, Any]
+) -> None:
+    """An error that is no refusal would undo the charges of all, and have each tried by itself."""
+    give(births, to=people.reviewer, right="release", epsilon=0.3, reason="Study 8", by=people.owner)
+    demands = [
+        Demand(token(people.scientist), question(births, 1), Wanted(0.2), "one"),
+        Demand(token(people.reviewer), question(births, 2, **more), wanted, key),
+    ]
+    bill, refusal = charge_all(demands)
+    assert isinstance(bill, Bill) and isinstance(refusal, InvalidInputError)
+    assert Release.objects.get().pk == bill.release.pk
