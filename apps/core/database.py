@@ -85,7 +85,8 @@ class Together(Generic[A, T]):
                 taken.append((given, called))
         if taken and not self._made(taken):
             for each in taken:
-                self._made([each])
+                # Each a call of its own: where they wait for a lock one by one, others don't wait for all of them.
+                _thread.submit(_call, partial(self._made, [each]), perf_counter())
 
     def _made(self, taken: list[tuple[A, Future[T]]]) -> bool:
         """False where several must be tried one by one."""

@@ -82,6 +82,27 @@ class TestTogether:
 
         assert [type(each) for each in self.outcomes(divided, 3, 0, 4)] == [int, ZeroDivisionError, int]
 
+    def test_whoever_else_waits_does_not_wait_for_all_who_are_tried_by_themselves(self) -> None:
+        served: list[Any] = []
+
+        def locked(given: list[int]) -> list[Any]:
+            served.append(given)
+            raise TimeoutError
+
+        together = Together[int, int](locked)
+        free = threading.Event()
+
+        async def scenario() -> list[Any]:
+            busy = in_database(free.wait)
+            calls = [asyncio.create_task(each) for each in (busy, together(1), together(2))]
+            calls.append(asyncio.create_task(in_database(served.append, "another")))
+            await asyncio.sleep(0)
+            free.set()
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        assert [type(each) for each in asyncio.run(scenario())[1:3]] == [TimeoutError, TimeoutError]
+        assert served == [[1, 2], "another", [1], [2]]
+
     def test_who_left_while_waiting_is_not_served(self) -> None:
         served: list[int] = []
 
