@@ -1,8 +1,9 @@
 """Charges a second on a real PostgreSQL that writes to its disk, from four processes that all want the same pot.
 
-A charge is the whole of `ledger.charge_all` with its transaction: lock, check, allowance, pot, chain, audit event, commit.
-As in a node's web process, those who wait at the same time are charged together. The last row is the same without
-waiting for the disk: the locks are held until it has written, so that one slow disk is what all processes wait for.
+A charge is the whole of `ledger.charge_all` with its transaction: lock, check, allowance, pot, chain, audit event,
+commit. As in a node's web process, those who wait at the same time are charged together. The last row is the same
+without waiting for the disk: the locks are held until it has written, so that one slow disk is what all processes wait
+for.
 """
 
 from __future__ import annotations
