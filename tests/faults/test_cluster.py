@@ -30,8 +30,8 @@ from tests.factories.cluster import RayCluster, ray_cluster
 from tests.factories.crew import Crew, crew_of, eventually, sent
 from tests.factories.staff import single_node
 
-DEADLINE = 20
-COMPUTING = 1.0
+DEADLINE = 40
+COMPUTING = 0.3
 """Seconds of the processor that only the runaway needs."""
 SETTLED = 200.0
 # The cluster starts, then the node, on a machine that is busy.
@@ -62,9 +62,9 @@ def ana(crew: Crew) -> Iterator[Node]:
         yield ana
 
 
-def settled(crew: Crew) -> Node:
-    """A scientist who has her worker: on a machine that is busy, a session may find none ready at first."""
-    node = crew.hire("scientist")
+def settled(crew: Crew, role: str = "scientist") -> Node:
+    """Somebody who has a worker: on a machine that is busy, a session may find none ready at first."""
+    node = crew.hire(role)
     end = time.monotonic() + SETTLED
     while True:
         try:
@@ -129,7 +129,7 @@ def test_a_worker_there_has_no_secrets_no_network_and_no_part_of_ray(cluster: Ra
 
 
 def test_a_dataset_is_mapped_there_and_its_aggregate_is_the_owners(crew: Crew, ana: Node) -> None:
-    owner = crew.hire("owner")
+    owner = settled(crew, "owner")
     values = torch.arange(400, dtype=torch.float64).reshape(100, 4) % 50
     dataset = gridclient.private_tensor(values, name="ward", columns=list("abcd"), bounds=([0] * 4, [50] * 4))
     dataset.send(owner)

@@ -53,6 +53,10 @@ CASES: dict[str, Callable[[Any], Any]] = {
     "write rows": lambda x: put(x, AT, x[1:] * 2),
     "write pairs": lambda x: put(x, (AT, [1, 3]), torch.tensor([5.0, 6.0])),
     "write by a local mask": lambda x: put(x, MASK, torch.ones(2, 4)),
+    "write one number of another dtype by a local mask": lambda x: put(x, MASK, x[:1, :1].to(torch.float64)),
+    "write one local number of another dtype by a local mask": lambda x: put(
+        x, MASK, torch.tensor(2, dtype=torch.int32)
+    ),
     "write a number by a mask": lambda x: put(x, x > 5, -1),
     "write a pointer by a mask": lambda x: put(x, x > 5, x[0, 1]),
     "write a number by a mask of rows": lambda x: put(x, x[:, 1] > 4, 0),

@@ -58,6 +58,10 @@ def _without_masks(args: Sequence[Any]) -> Sequence[Any]:
             _check_range(index, target.shape[axis], axis, target.shape[axis])
             found.append(index)
         axis += index.dim() if mask else 1
+    masks = all(index is None or index.dtype in _MASKS for index in indices)
+    if rest and masks and target.dtype.is_floating_point and rest[0].numel() == 1 and not any(rest[1:]):
+        # Where masks choose, torch fills with a single number, whatever its dtype.
+        rest[0] = rest[0].to(target.dtype)
     return [target, found, *rest]
 
 
