@@ -281,7 +281,7 @@ LEDGERS = [
         CHARGES,
         "            self._pots[pot].spent += amount\n",
         "            pass\n",
-        ("tests/property/test_ledger.py",),
+        (f"{BOOKS}::test_those_who_are_charged_together_share_what_is_left",),
     ),
     Mutant(
         "a seal without what a choice beside it costs everybody",
@@ -298,7 +298,7 @@ LEDGERS = [
         CHARGES,
         "        self._used.update({(pot, payer, period): amount for pot, payer, period, amount in paid})\n",
         "",
-        ("tests/property/test_ledger.py",),
+        (f"{BOOKS}::test_those_who_are_charged_together_share_what_is_left",),
     ),
     Mutant(
         "an allowance without what was used",

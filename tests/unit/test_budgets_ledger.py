@@ -15,6 +15,7 @@ from django.db import DatabaseError, transaction
 from apps.audit.models import AuditEvent
 from apps.audit.queries import verify
 from apps.budgets import accountant, ledger, outside, pricing
+from apps.budgets.books import Asking
 from apps.budgets.chain import DOMAIN, GENESIS
 from apps.budgets.models import Allowance, Charge, LedgerHead, Placement, Pot, Release
 from apps.budgets.states import State
@@ -331,3 +332,18 @@ def test_each_deployment_signs_the_beginning_of_its_ledger_itself(settings: Any,
     second = outside.signed(0, GENESIS)
     assert first.hash == second.hash and first.signature != second.signature
     assert keys.verify(keys.public_key(), DOMAIN, GENESIS.encode(), second.signature)
+
+
+@pytest.mark.parametrize("shared", ["a grant", "the pot"])
+def test_those_who_are_charged_together_share_what_is_left(people: People, births: Dataset, shared: str) -> None:
+    asking = []
+    for number in range(30):
+        asked = question(births, program=f"{number:064x}")
+        allowed = held(births, 1.0) if shared == "a grant" else held(births, 2.0, number)
+        price = priced(people.scientist, asked, allowed, epsilon=0.9)
+        asking.append(Asking(people.scientist, asked, price, f"{number}"))
+    with transaction.atomic():
+        found = ledger.charge_all(asking, now=NOW)
+    paid = [each for each in found if isinstance(each, Release)]
+    assert 0 < len(paid) == asking[0].price.more < 30
+    assert {type(each) for each in found[len(paid) :]} == {BudgetExhaustedError}
