@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from apps.accounts.models import User
+from apps.budgets import records
 from apps.budgets.accountant import GAUSSIAN
 from apps.budgets.models import Pot, Release
 from apps.budgets.pricing import DAILY_PARTS, Price, Question
@@ -76,8 +77,9 @@ def booked(
 
 def _stale(sealed: Sealed, pot: Pot, worst: int) -> bool:
     """Whether the pot is another one since (an epoch began: it numbers its entities anew), promises something else, or
-    was charged what the record had to know of."""
-    if (sealed.pot, sealed.worst) != (pot.id, worst):
+    was charged what the record had to know of. Or the file is gone: a process that starts removes what no release
+    names, be it that its transaction was undone for another's sake."""
+    if (sealed.pot, sealed.worst) != (pot.id, worst) or not records.there(sealed):
         return True
     return (sealed.tested or sealed.alone) and sealed.header != pot.spent
 

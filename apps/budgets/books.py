@@ -26,7 +26,7 @@ from apps.budgets.pots import DEFAULT
 from apps.budgets.pricing import Payer, Price, Question
 from apps.budgets.records import Sealed
 from apps.core.canonical import canonical
-from apps.core.prepared import execute, execute_together, insert_if_new, insertion, of_many, places
+from apps.core.prepared import adapted, execute, execute_together, insert_if_new, insertion, of_many, places
 from gridclient.wire.errors import BudgetExhaustedError, ConflictError, InternalError
 
 _LOCK = (
@@ -52,8 +52,8 @@ _SPEND = "UPDATE budgets_pot SET spent = spent + %s, uniform = uniform + %s WHER
 _CHARGE = "INSERT INTO budgets_charge (release_id, pot_id, amount) VALUES (%s, %s, %s)"
 _STEP_HEAD = "UPDATE budgets_ledgerhead SET seq = %s, hash = %s WHERE id = 1"
 
-Allowance = tuple[int, str, str]
-"""Pot, payer and period."""
+_Payment = tuple[int, str, str]
+"""From which allowance: pot, payer and period."""
 _uuid: Any = UUIDField()
 
 
@@ -125,7 +125,7 @@ class Books:
     def _paid(self, pots: dict[int, Pot], price: Price) -> list[tuple[int, str, str, int]]:
         """Which allowances pay, each once: pot, payer, period, amount. Raises BudgetExhaustedError."""
         amounts = dict(price.charges)
-        chosen: dict[Allowance, int] = {}
+        chosen: dict[_Payment, int] = {}
         for candidates in price.payers:
             rooms = [(self._room(payer), payer) for payer in candidates]
             fitting = [payer for room, payer in rooms if room >= amounts[payer.pot]]
@@ -214,7 +214,7 @@ class Books:
                 of_many(_USE, [(*allowance, amount) for allowance, amount in sorted(used.items())]),
                 of_many(insertions[0][0], [values for _, values in insertions]),
                 *((_SPEND, (amount, uniform[pot], pot)) for pot, amount in spent.items()),
-                of_many(_CHARGE, [(_adapted(each.release.id), pot, amount) for each, pot, amount in charges]),
+                of_many(_CHARGE, [(adapted(each.release.id), pot, amount) for each, pot, amount in charges]),
                 (_STEP_HEAD, self._head),
             ]
         )
@@ -235,7 +235,7 @@ def _locked(asking: Sequence[Asking]) -> list[Any]:
     sql = _LOCK.format(places(datasets), " OR ".join([_ASKED] * len(keys)))
     if connection.features.has_select_for_update:
         sql = f"{WAIT_FOR_DISK}; {sql} FOR UPDATE OF h, p, d"
-    values = [*map(_adapted, datasets), *(value for user, key in keys for value in (_adapted(user), key))]
+    values = [*map(adapted, datasets), *(value for user, key in keys for value in (adapted(user), key))]
     rows: list[Any] = execute(sql, values).fetchall()
     if len({row[6] for row in rows}) < len(datasets):
         default = Domain.objects.get(slug=DEFAULT)
@@ -247,7 +247,7 @@ def _locked(asking: Sequence[Asking]) -> list[Any]:
     return rows
 
 
-def _used(asking: Sequence[Asking], now: datetime) -> Counter[Allowance]:
+def _used(asking: Sequence[Asking], now: datetime) -> Counter[_Payment]:
     """How much was used on the allowances that may pay."""
     payers = {payer for each in asking for candidates in each.price.payers for payer in candidates}
     columns = (
@@ -263,7 +263,3 @@ def _summed(amounts: Iterable[tuple[Any, int]]) -> Counter[Any]:
     for key, amount in amounts:
         sums[key] += amount
     return sums
-
-
-def _adapted(key: UUID) -> Any:
-    return _uuid.get_db_prep_value(key, connection)

@@ -48,6 +48,11 @@ def place(pot: int, digest: str) -> Path:
     return folder(pot) / RECORDS / digest
 
 
+def there(sealed: Sealed) -> bool:
+    """Whether the record is there to be kept, under its name or not yet."""
+    return sealed.file.exists() or place(sealed.pot, sealed.digest).exists()
+
+
 def keep(pot: int, sealed: Sealed) -> None:
     """In the transaction of the charge, with the log locked: give a durable record its name, durably."""
     records = folder(pot) / RECORDS

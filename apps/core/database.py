@@ -90,14 +90,15 @@ class Together(Generic[A, T]):
 
     def _made(self, taken: list[tuple[A, Future[T]]]) -> bool:
         """False where several must be tried one by one."""
+        found: Sequence[T | BaseException]
         try:
             found = self._function([given for given, _ in taken])
-        except Exception as error:
+        except BaseException as error:  # whatever it is, nobody waits for ever
             if len(taken) > 1:
                 return False
             found = [error]
         for (_, called), result in zip(taken, found, strict=True):
-            if isinstance(result, Exception):
+            if isinstance(result, BaseException):
                 called.set_exception(result)
             else:
                 called.set_result(result)

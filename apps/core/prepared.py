@@ -52,6 +52,11 @@ def of_many(sql: str, rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
     return sql, [value for values in rows for value in values]
 
 
+def adapted(value: Value) -> Any:
+    """A parameter of `execute`, as the database's driver takes it."""
+    return _adapted(value, connections[DEFAULT_DB_ALIAS])
+
+
 def places(values: Sized) -> str:
     """As many `%s` in brackets, for `IN`."""
     return f"({', '.join(['%s'] * len(values))})"

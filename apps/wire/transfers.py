@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
 import os
@@ -16,7 +17,7 @@ from weakref import WeakSet
 
 from apps.core import metrics
 from gridclient.program.graph import begin_digest
-from gridclient.wire.errors import InvalidInputError, LimitExceededError, NotFoundError
+from gridclient.wire.errors import GridError, InternalError, InvalidInputError, LimitExceededError, NotFoundError
 from gridclient.wire.frames import CHUNK_SIZE, CHUNKS_IN_FLIGHT, Frame, pack_chunk
 from gridclient.wire.messages import Upload
 
@@ -111,9 +112,7 @@ class Uploads:
             self._discard(frame.transfer)
             if isinstance(error, OSError):
                 logger.exception("A chunk could not be written.")
-                raise LimitExceededError(
-                    f"The node has no room on its disk for transfer {frame.transfer}. Tell its operator, or send less."
-                ) from None
+                raise _unwritten(frame.transfer, error) from None
             raise
         incoming.file.close()
         del self._open[frame.transfer]
@@ -215,6 +214,14 @@ class Outgoing:
 
 def _not_open(transfer: int) -> NotFoundError:
     return NotFoundError(f"No upload {transfer} is open.")
+
+
+def _unwritten(transfer: int, error: OSError) -> GridError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LimitExceededError(
+            f"The node has no room on its disk for transfer {transfer}. Tell its operator, or send less."
+        )
+    return InternalError(f"The node could not write transfer {transfer}. Try again, or tell its operator.")
 
 
 def sha256_of(path: Path) -> str:

@@ -13,7 +13,6 @@ from apps.audit.models import AuditEvent
 from apps.audit.verbs import Verb
 from apps.budgets import outside, verification
 from apps.budgets.models import Release
-from apps.compute.messages import Input, Weighed
 from apps.compute.models import KeptAnswers
 from apps.compute.spending import Bill, Demand, Wanted, charge_all
 from apps.datasets.models import Dataset
@@ -30,27 +29,9 @@ from gridclient.wire.errors import (
 from tests.factories.budgets import queries_pot
 from tests.factories.people import People, make_user
 from tests.factories.queue import publish
+from tests.factories.weighing import weighed_sum
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def question(dataset: Dataset, number: int = 0, **more: Any) -> Weighed:
-    fields: dict[str, Any] = {
-        "ask": 1,
-        "program_hash": f"{number:064x}",
-        "inputs": [Input(str(dataset.pk), 1, [])],
-        "mechanism": "gaussian",
-        "shape": [],
-        "sizes": [1],
-        "clips": [1.0],
-        "entities": [2_000],
-        "spread": [1.0],
-        "of_reach": 1e-3,
-        "flops": 100,
-        "numbers": 2_000,
-        "assets": [],
-    }
-    return Weighed(**fields | more)
 
 
 def token(user: User) -> int:
@@ -72,15 +53,15 @@ def test_each_gets_its_bill_or_its_refusal_and_the_books_are_whole(people: Peopl
     revoke_token(AccessToken.objects.get(pk=revoked), by=bob)
     small = Wanted(0.2)
     demands = [
-        Demand(hers, question(births, 1), small, "one"),
-        Demand(his, question(births, 2), small, "one"),
-        Demand(revoked, question(births, 3), small, "three"),
-        Demand(token(make_user("eve", "scientist")), question(births, 4), small, "four"),
-        Demand(his, question(births, 5), Wanted(1.0), "five"),
-        Demand(hers, question(births, 6, of_reach=1.0), small, "six"),
-        Demand(hers, question(births, 1), small, "one"),
-        Demand(hers, question(births, 7), small, "one"),
-        *(Demand(hers, question(births, 10 + number), small, f"{number}") for number in range(40)),
+        Demand(hers, weighed_sum(births, 1), small, "one"),
+        Demand(his, weighed_sum(births, 2), small, "one"),
+        Demand(revoked, weighed_sum(births, 3), small, "three"),
+        Demand(token(make_user("eve", "scientist")), weighed_sum(births, 4), small, "four"),
+        Demand(his, weighed_sum(births, 5), Wanted(1.0), "five"),
+        Demand(hers, weighed_sum(births, 6, of_reach=1.0), small, "six"),
+        Demand(hers, weighed_sum(births, 1), small, "one"),
+        Demand(hers, weighed_sum(births, 7), small, "one"),
+        *(Demand(hers, weighed_sum(births, 10 + number), small, f"{number}") for number in range(40)),
     ]
     found = charge_all(demands)
     first, second, *refused = found[:6]
@@ -123,8 +104,8 @@ def test_who_asks_for_what_is_none_is_refused_and_the_others_are_charged_beside_
     """An error that is no refusal would undo the charges of all, and have each tried by itself."""
     give(births, to=people.reviewer, right="release", epsilon=0.3, reason="Study 8", by=people.owner)
     demands = [
-        Demand(token(people.scientist), question(births, 1), Wanted(0.2), "one"),
-        Demand(token(people.reviewer), question(births, 2, **more), wanted, key),
+        Demand(token(people.scientist), weighed_sum(births, 1), Wanted(0.2), "one"),
+        Demand(token(people.reviewer), weighed_sum(births, 2, **more), wanted, key),
     ]
     bill, refusal = charge_all(demands)
     assert isinstance(bill, Bill) and isinstance(refusal, InvalidInputError)

@@ -90,6 +90,21 @@ def test_nobody_is_charged_beyond_their_account_by_a_choice_in_the_same_group(
     assert verify().problem == ""
 
 
+def test_what_was_sealed_and_is_gone_is_sealed_again(people: People, domain: Domain, visits: Dataset) -> None:
+    """Another process started after a group had failed for somebody else, and removed what no release named."""
+    wanted = asking(people.scientist, visits, "a")
+    (unsealed,) = charged(wanted)
+    assert isinstance(unsealed, Unsealed)
+    wanted = wanted._replace(sealed=sealed(unsealed, visits))
+    with transaction.atomic():
+        ledger.charge_all([wanted], now=NOW)
+        transaction.set_rollback(True)
+    assert records.remove_orphans() == 1
+    assert isinstance(charged(wanted)[0], Unsealed)
+    answer(visits, wanted)
+    assert spent(domain) == [unsealed.worst] * LOUD
+
+
 def test_what_was_sealed_is_charged_after_a_group_that_failed_for_another(
     people: People, domain: Domain, visits: Dataset
 ) -> None:

@@ -103,6 +103,15 @@ class TestTogether:
         assert [type(each) for each in asyncio.run(scenario())[1:3]] == [TimeoutError, TimeoutError]
         assert served == [[1, 2], "another", [1], [2]]
 
+    def test_nobody_waits_for_ever_whatever_happens_to_the_call(self) -> None:
+        class Stopped(BaseException):
+            pass
+
+        def stop(given: list[int]) -> list[Any]:
+            raise Stopped
+
+        assert [type(each) for each in self.outcomes(stop, 1, 2)] == [Stopped, Stopped]
+
     def test_who_left_while_waiting_is_not_served(self) -> None:
         served: list[int] = []
 

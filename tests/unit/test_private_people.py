@@ -18,7 +18,7 @@ from apps.budgets import ledger, pricing
 from apps.budgets.models import Release
 from apps.budgets.states import State
 from apps.compute import drawing, private, release
-from apps.compute.messages import Draw, Input, Limits, Value, Weigh, Weighed
+from apps.compute.messages import Draw, Limits, Value, Weigh, Weighed
 from apps.compute.models import KeptAnswers
 from apps.compute.spending import FAILED, Wanted, expected
 from apps.compute.workers import Worker
@@ -37,6 +37,7 @@ from tests.factories.budgets import answer
 from tests.factories.people import People
 from tests.factories.programs import Recorded, tensor_asset
 from tests.factories.queue import publish
+from tests.factories.weighing import weighed_sum
 
 QUIET = 1e-3
 """A unit of noise that hides nobody: what is drawn shows what was added up."""
@@ -105,21 +106,7 @@ class TestCharging:
     def weighed(self, people: People) -> Weighed:
         births = publish(people.owner)
         give(births, to=people.scientist, right="release", epsilon=0.3, reason="Study 7", by=people.owner)
-        return Weighed(
-            1,
-            "ab" * 32,
-            [Input(str(births.pk), 1, [])],
-            "gaussian",
-            [],
-            [1],
-            [1.0],
-            [2_000],
-            [1.0],
-            1e-3,
-            100,
-            2_000,
-            [],
-        )
+        return weighed_sum(births, 1_000)
 
     def take(
         self, weighed: Weighed, caller: release.Caller, path: Path, asked: list[Any], *, epsilon: float = 0.2,

@@ -13,7 +13,7 @@ import pytest
 from apps.wire import transfers
 from gridclient.program.graph import tensor_digest
 from gridclient.wire import messages as m
-from gridclient.wire.errors import GridError, InvalidInputError, LimitExceededError, NotFoundError
+from gridclient.wire.errors import GridError, InternalError, InvalidInputError, LimitExceededError, NotFoundError
 from gridclient.wire.frames import (
     CHUNK_SIZE,
     CHUNKS_IN_FLIGHT,
@@ -188,7 +188,12 @@ def test_an_answer_does_not_wait_for_ever_for_its_receiver(tmp_path: Path, monke
     assert len(received) == CHUNKS_IN_FLIGHT
 
 
-def test_a_full_disk_ends_the_transfer_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "mode", "error"), [("/dev/full", "wb", LimitExceededError), ("/dev/null", "rb", InternalError)]
+)
+def test_a_disk_that_takes_nothing_ends_the_transfer_and_says_so(
+    tmp_path: Path, file: str, mode: str, error: type[GridError]
+) -> None:
     """Not the connection: whatever else it carries goes on, and another upload has its place."""
     uploads = transfers.Uploads(tmp_path, BIG)
     data = bytes(2 * CHUNK_SIZE)
@@ -196,9 +201,9 @@ def test_a_full_disk_ends_the_transfer_and_says_so(tmp_path: Path) -> None:
         command = m.Upload(number, len(data), hashlib.sha256(data).hexdigest(), "values")
         uploads.begin(command)
         uploads._open[number].file.close()
-        uploads._open[number].file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+        uploads._open[number].file = open(file, mode, buffering=0)  # noqa: SIM115
         frame = unpack(pack_chunk(number, 0, data[:CHUNK_SIZE]))
-        with pytest.raises(LimitExceededError, match="no room on its disk"):
+        with pytest.raises(error, match=f"transfer {number}"):
             asyncio.run(uploads.chunk(frame))
         with pytest.raises(NotFoundError):
             asyncio.run(uploads.chunk(frame))
